@@ -1,0 +1,71 @@
+"""The batch plan: a pure function of lengths and a token budget, so that bits do not depend on the day."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def plan_batches(
+    lengths: Sequence[int], token_budget: int, *, equal_lengths: bool = False
+) -> list[np.ndarray]:
+    """Group sequences of near lengths into batches of at most ``token_budget`` padded tokens.
+
+    Parameters
+    ----------
+    lengths : sequence of int
+        Tokens of each sequence.
+    token_budget : int
+        Most tokens in a batch, padding counted; a longer sequence goes alone.
+    equal_lengths : bool
+        Only sequences of one length share a batch, for models that padding disturbs.
+
+    Returns
+    -------
+    list of int arrays
+        Positions of each batch's sequences, longest sequences first.
+
+    Examples
+    --------
+    >>> [batch.tolist() for batch in plan_batches([2, 9, 3, 8], 18)]
+    [[1, 3], [2, 0]]
+    """
+    order = np.argsort(-np.asarray(lengths), kind="stable")
+    batches: list[list[int]] = []
+    longest = 0
+    for i in order:
+        joins = bool(batches) and (len(batches[-1]) + 1) * longest <= token_budget
+        if joins and not (equal_lengths and lengths[i] != longest):
+            batches[-1].append(int(i))
+        else:
+            batches.append([int(i)])
+            longest = lengths[i]
+    return [np.array(batch) for batch in batches]
+
+
+def plan_hash(batches: Sequence[np.ndarray], *settings: object) -> str:
+    """Name a plan, and whatever else decides the bits, by 16 hex digits.
+
+    Parameters
+    ----------
+    batches : sequence of int arrays
+        A plan.
+    *settings : object
+        Anything with a faithful ``repr``.
+
+    Returns
+    -------
+    str
+        16 hex digits.
+
+    Examples
+    --------
+    >>> plan_hash([np.array([0])], 1) == plan_hash([np.array([0])], 2)
+    False
+    """
+    digest = hashlib.sha256(repr(settings).encode())
+    for batch in batches:
+        digest.update(len(batch).to_bytes(8, "little") + batch.astype(np.int64).tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,321 @@
+"""Scoring: log-probability of every token of every text, and its sum."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+
+from lmmap.errors import InputError
+from lmmap.scoring.checks import PAD_TOLERANCE, audit_flag, audit_prefix, pad_growth, suffix_swap
+from lmmap.scoring.encode import Encoded, Tokenized, encode, tokenize
+from lmmap.scoring.load import LoadedModel
+from lmmap.scoring.plan import plan_batches, plan_hash
+from lmmap.scoring.prefix import choose_prefix
+from lmmap.store import Row
+
+TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536}
+ABOVE_ZERO = 1e-5  # nats by which rounding may lift a log-probability of one
+
+OnBatch = Callable[[int, np.ndarray, int], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that decides a row's bits, worked out before the first batch.
+
+    Parameters
+    ----------
+    sequences : list of Encoded
+        What the model reads.
+    batches : list of int arrays
+        Which sequences go together.
+    tokenized : Tokenized
+        The texts' tokens.
+    provenance : dict
+        How the row is made.
+    hash : str
+        Name of the plan: finished batches of another plan are not taken up.
+    """
+
+    sequences: list[Encoded]
+    batches: list[np.ndarray]
+    tokenized: Tokenized
+    provenance: dict[str, Any]
+    hash: str
+
+
+def token_log_probs(
+    model: LoadedModel,
+    sequences: Sequence[Encoded],
+    batches: Sequence[np.ndarray],
+    *,
+    finished: Mapping[int, np.ndarray] | None = None,
+    on_batch: OnBatch | None = None,
+) -> list[np.ndarray]:
+    """Log-probability of every scored token.
+
+    Sequences are padded on the right and read without a mask; hidden states of scored positions alone go
+    through the model's own head, in float32.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        The model.
+    sequences : sequence of Encoded
+        Ids and which of them count.
+    batches : sequence of int arrays
+        The plan, from `plan_batches`.
+    finished : mapping, optional
+        Batches that are not computed again: number -> log-probabilities.
+    on_batch : callable, optional
+        Called with a batch's number, its log-probabilities and its number of sequences.
+
+    Returns
+    -------
+    list of float32 arrays
+        For each sequence the log-probabilities of its scored tokens, in nats.
+
+    Raises
+    ------
+    InputError
+        If a value is not finite or above 1e-5 nats: the text is named.
+    """
+    result: list[np.ndarray] = [np.empty(0, np.float32)] * len(sequences)
+    for number, batch in enumerate(batches):
+        members = [sequences[i] for i in batch]
+        values = (finished or {}).get(number)
+        if values is None:
+            values = _score_batch(model, members)
+            if on_batch is not None:
+                on_batch(number, values, len(members))
+        counts = [int(e.scored.sum()) for e in members]
+        for i, piece in zip(batch, np.split(values, np.cumsum(counts)[:-1]), strict=True):
+            result[i] = piece
+    return result
+
+
+def prepare(
+    model: LoadedModel,
+    texts: Sequence[str],
+    *,
+    prefix: str = "auto",
+    long_texts: str = "window",
+    token_budget: int | None = None,
+    audit: bool = True,
+) -> Job:
+    """Encode, check and plan: everything before the first batch.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        The model.
+    texts : sequence of str
+        N texts.
+    prefix : {'auto', 'reference'}
+        One chosen token in front of every text, or the published procedure: the tokenizer's default
+        special tokens, first id not scored, truncation at the context.
+    long_texts : {'window', 'truncate', 'error'}
+        What is done with texts longer than the context.
+    token_budget : int, optional
+        Most padded tokens in a batch; 4,096 on a CPU by default.
+    audit : bool
+        Whether candidate prefixes are compared.
+
+    Returns
+    -------
+    Job
+        Sequences, batches and provenance.
+
+    Raises
+    ------
+    InputError
+        If no prefix can be chosen, an id lies outside the embedding, or the model is not causal.
+    """
+    reference = prefix == "reference"
+    tokenized = tokenize(model.tokenizer, texts, special_tokens=reference)
+    _check_ids(model, tokenized)
+    chosen = None if reference else choose_prefix(model.tokenizer, model.spec.prefix)
+    if chosen is not None and chosen.id >= model.vocab_size:
+        raise InputError(
+            f"prefix {chosen.token!r} has id {chosen.id}, the embedding ends at {model.vocab_size}"
+        )
+    sequences = encode(tokenized, chosen, context=model.context, long_texts=long_texts)
+    longest = max(len(e.ids) for e in sequences) - 1
+    budget = token_budget or TOKEN_BUDGET[model.device.type]
+    swapped, grown = suffix_swap(model, longest), pad_growth(model, sequences)
+    equal = not grown <= PAD_TOLERANCE[model.dtype]
+    batches = plan_batches([len(e.ids) - 1 for e in sequences], budget, equal_lengths=equal)
+    table = audit_prefix(model, texts, chosen) if audit and chosen is not None else {}
+    flags = [
+        flag for flag in (audit_flag(table) if table else None, *_text_flags(tokenized, sequences)) if flag
+    ]
+    provenance = {
+        "recipe": model.spec.recipe,
+        "architecture": type(model.model).__name__,
+        "n_parameters": model.n_parameters,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "prefix": chosen.token if chosen else "reference",
+        "prefix_rule": chosen.rule if chosen else "tokenizer's default, first id not scored",
+        "audit": table,
+        "flags": flags,
+        "tokenizer": model.tokenizer_hash,
+        "tokenization": tokenized.hash,
+        "lossy": tokenized.lossy,
+        "context": model.context,
+        "n_windowed": len(sequences) - len(texts),
+        "head": model.head,
+        "suffix_swap": swapped,
+        "pad_growth": grown,
+        "equal_lengths": equal,
+        "token_budget": budget,
+        "commit": getattr(model.model.config, "_commit_hash", None),
+        **_machine(model),
+    }
+    plan = plan_hash(batches, provenance)
+    return Job(sequences, batches, tokenized, {**provenance, "plan": plan}, plan)
+
+
+def finish(
+    job: Job, log_probs: Sequence[np.ndarray], n_texts: int, name: str, *, keep_tokens: bool = True
+) -> Row:
+    """Put windows together and add up, in float64.
+
+    Parameters
+    ----------
+    job : Job
+        What was scored.
+    log_probs : sequence of float32 arrays
+        What `token_log_probs` gave.
+    n_texts : int
+        N.
+    name : str
+        The model's name, for messages.
+    keep_tokens : bool
+        Whether the row keeps the log-probability of every token.
+
+    Returns
+    -------
+    Row
+        The finished row.
+
+    Raises
+    ------
+    InputError
+        If a log-probability is not finite or above 1e-5 nats: text and model are named.
+    """
+    pieces: list[list[np.ndarray]] = [[] for _ in range(n_texts)]
+    for sequence, values in zip(job.sequences, log_probs, strict=True):
+        pieces[sequence.text].append(values)
+    tokens = [np.concatenate(piece) for piece in pieces]
+    for i, values in enumerate(tokens):
+        wrong = ~np.isfinite(values) | (values > ABOVE_ZERO)
+        if wrong.any():
+            raise InputError(
+                f"{name} gives a token of text {i + 1} the log-probability {values[wrong][0]}; "
+                "no score is written"
+            )
+        if not len(values):
+            raise InputError(f"text {i + 1} has no token that {name} could score; remove it")
+    n_tokens = np.array([len(values) for values in tokens])
+    return Row(
+        log_likelihood=np.array([values.sum(dtype=np.float64) for values in tokens]),
+        n_tokens=n_tokens,
+        special_hits=job.tokenized.special_hits,
+        tokens=tokens if keep_tokens else None,
+        ids=job.tokenized.ids,
+        byte_end=job.tokenized.byte_end,
+        provenance={**job.provenance, "n_tokens": int(n_tokens.sum())},
+    )
+
+
+def score_texts(
+    model: LoadedModel,
+    texts: Sequence[str],
+    *,
+    prefix: str = "auto",
+    long_texts: str = "window",
+    token_budget: int | None = None,
+    audit: bool = True,
+) -> Row:
+    """Score texts under one model.
+
+    ``l(x) = sum over t of log p(y_t | y_0 .. y_{t-1})`` over all tokens of the text, after one prefix token
+    y_0; nothing is scored behind the end.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        From `load_model`.
+    texts : sequence of str
+        N texts.
+    prefix, long_texts, token_budget, audit
+        As `prepare`.
+
+    Returns
+    -------
+    Row
+        Log-likelihoods (N,) in nats, token log-probabilities, and how they were made.
+
+    Raises
+    ------
+    InputError
+        As `prepare` and `finish`.
+    """
+    job = prepare(model, texts, prefix=prefix, long_texts=long_texts, token_budget=token_budget, audit=audit)
+    return finish(job, token_log_probs(model, job.sequences, job.batches), len(texts), model.spec.name)
+
+
+def _score_batch(model: LoadedModel, members: Sequence[Encoded]) -> np.ndarray:
+    longest = max(len(e.ids) for e in members)
+    ids = np.zeros((len(members), longest), dtype=np.int64)
+    scored = np.zeros((len(members), longest), dtype=bool)
+    for row, e in enumerate(members):
+        ids[row, : len(e.ids)] = e.ids
+        scored[row, : len(e.ids)] = e.scored
+    keep = torch.from_numpy(scored[:, 1:])
+    batch = torch.from_numpy(ids)
+    with torch.inference_mode():
+        hidden = model.hidden(batch[:, :-1])[keep.to(model.device)]
+        values: np.ndarray = model.log_probs(hidden, batch[:, 1:][keep]).float().cpu().numpy()
+    return values
+
+
+def _check_ids(model: LoadedModel, tokenized: Tokenized) -> None:
+    for i, ids in enumerate(tokenized.ids):
+        if ids.max() >= model.vocab_size:
+            raise InputError(
+                f"{model.spec.name}: text {i + 1} has token id {ids.max()}, the embedding ends at "
+                f"{model.vocab_size}; tokenizer and model do not belong together"
+            )
+
+
+def _text_flags(tokenized: Tokenized, sequences: Sequence[Encoded]) -> list[str]:
+    flags = []
+    if tokenized.lossy:
+        flags.append(f"tokenizer loses something of {tokenized.lossy:.1%} of the texts")
+    if tokenized.special_hits.any():
+        flags.append(f"{tokenized.special_hits.sum()} tokens of plain text are special or added ones")
+    windows = len(sequences) - len(tokenized.ids)
+    if windows > 0:
+        flags.append(f"{windows} further windows for texts longer than the context")
+    return flags
+
+
+def _machine(model: LoadedModel) -> dict[str, Any]:
+    cuda = model.device.type == "cuda"
+    name = torch.cuda.get_device_name(model.device) if cuda else f"{platform.machine()} {_cpu_features()}"
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "lmmap")},
+    }
+
+
+def _cpu_features() -> str:
+    return str(torch.backends.cpu.get_cpu_capability())
