@@ -1,0 +1,51 @@
+"""See language models as points in the space of text distributions.
+
+Score N texts under K causal language models, double-centre the log-likelihood matrix, and the squared
+distance between two rows estimates twice the KL divergence of their models (Oyama et al. 2025,
+arXiv:2502.16173). Names are loaded when they are first used: importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_ROOM_OF = {
+    "InputError": "errors",
+    "TextSet": "texts",
+    "text_set": "texts",
+    "read_texts": "text_files",
+    "read_documents": "text_files",
+    "chunk_text": "chunks",
+    "chunk_documents": "chunks",
+    "ModelSpec": "models",
+    "read_models": "models",
+    "Store": "store",
+    "load_model": "scoring.load",
+    "score_texts": "scoring.score",
+    "score_models": "scoring.sweep",
+    "LogLikelihoods": "loglik",
+    "join_models": "loglik",
+    "double_center": "geometry",
+    "squared_distances": "geometry",
+    "estimate_kl": "geometry",
+    "estimate_kl_tokens": "geometry",
+    "height": "geometry",
+    "bits_per_byte": "geometry",
+    "clip_below": "geometry",
+    "nearest_neighbors": "geometry",
+    "split_variance": "geometry",
+}
+
+__all__ = sorted(_ROOM_OF)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'lmmap' has no attribute {name!r}")
+    value = getattr(import_module(f"lmmap.{_ROOM_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -264,13 +264,14 @@ def load_model(spec: ModelSpec, *, device: str = "cpu") -> LoadedModel:
     options |= {"trust_remote_code": spec.trust_remote_code}
     default = torch.float32 if torch.device(device).type == "cpu" else torch.float16
     dtype = default if spec.dtype is None else getattr(torch, spec.dtype)
+    loading = {"dtype": dtype, "output_loading_info": True, **options}
+    if dtype == torch.float64:  # the grouped kernels of mixtures of experts know no float64
+        loading["experts_implementation"] = "eager"
     with _quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
-            model, info = AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype, output_loading_info=True, **options
-            )
-        except (OSError, ValueError) as error:
+            model, info = AutoModelForCausalLM.from_pretrained(source, **loading)
+        except Exception as error:  # files, formats and architectures fail in their own ways
             raise InputError(f"{spec.source} cannot be loaded: {_first_sentence(error)}") from error
     _check_weights(spec, model, info)
     return LoadedModel(spec, model.to(device).eval(), tokenizer)

@@ -1,0 +1,214 @@
+"""The commands: each calls one function. Results on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from lmmap.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path)
+
+
+class _Commands(click.Group):
+    """Tells a user's mistake, or the disk's, in one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
+        try:
+            return super().invoke(ctx)
+        except (InputError, OSError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(package_name="lmmap")
+def main() -> None:
+    """See language models as points in the space of text distributions."""
+
+
+@main.command()
+@click.argument("source", type=FILE)
+@click.option("-o", "--output", type=FILE, required=True, help="Parquet file to write.")
+@click.option("--max-bytes", default=1024, show_default=True, help="Longest piece, in UTF-8 bytes.")
+@click.option("--min-bytes", default=256, show_default=True, help="Pieces have more bytes than this.")
+@click.option("-n", "--n-texts", type=int, help="Size of the sample; all pieces if not given.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the sample.")
+@click.option("--hub", is_flag=True, help="SOURCE is a data set on the Hub (needs `datasets`).")
+@click.option("--split", default="train", show_default=True, help="Split of a Hub data set.")
+def texts(
+    source: Path,
+    output: Path,
+    max_bytes: int,
+    min_bytes: int,
+    n_texts: int | None,
+    seed: int,
+    hub: bool,
+    split: str,
+) -> None:
+    """Cut documents (a file, a folder, a Hub data set) into a text set."""
+    from lmmap.chunks import chunk_documents
+    from lmmap.text_files import read_documents, read_hub_documents
+
+    documents = read_hub_documents(str(source), split=split) if hub else read_documents(source)
+    made = chunk_documents(
+        documents, max_bytes=max_bytes, min_bytes=min_bytes, n_texts=n_texts, seed=seed, name=output.stem
+    )
+    made.write(output)
+    click.echo(repr(made))
+
+
+@main.command()
+@click.argument("run", type=FOLDER)
+@click.option("--models", "models", type=FILE, required=True, help="List of models, YAML or CSV.")
+@click.option("--texts", "texts_file", type=FILE, help="Text set; not needed to go on with a RUN.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
+@click.option("--workers", default=1, show_default=True, help="Processes; more than one suits tiny models.")
+@click.option("--threads", type=int, help="CPU threads of each process; all cores by default.")
+@click.option("--token-budget", type=int, help="Most padded tokens in a batch.")
+@click.option("--prefix", type=click.Choice(["auto", "reference"]), default="auto", show_default=True)
+@click.option(
+    "--long-texts", type=click.Choice(["window", "truncate", "error"]), default="window", show_default=True
+)
+@click.option("--no-tokens", is_flag=True, help="Do not keep the log-probability of every token.")
+def score(
+    run: Path,
+    models: Path,
+    texts_file: Path | None,
+    device: str,
+    workers: int,
+    threads: int | None,
+    token_budget: int | None,
+    prefix: str,
+    long_texts: str,
+    no_tokens: bool,
+) -> None:
+    """Score texts under every model of a list; what is finished is kept."""
+    from lmmap.models import read_models
+    from lmmap.store import Store
+
+    specs = read_models(models)
+    if texts_file is None:
+        store = Store(run)
+    else:
+        from lmmap.text_files import read_texts
+
+        text_set = read_texts(texts_file)
+        click.echo(repr(text_set), err=True)
+        store = Store.create(run, text_set, prefix=prefix, long_texts=long_texts)
+    failed = _score(
+        store, specs, workers=workers, device=device, threads=threads, token_budget=token_budget,
+        keep_tokens=not no_tokens,
+    )  # fmt: skip
+    _report(store.status(), run)
+    if failed:
+        raise SystemExit(1)
+
+
+@main.command()
+@click.argument("run", type=FOLDER)
+def status(run: Path) -> None:
+    """Say which models are done, running, missing or failed, and why."""
+    from lmmap.store import Store
+
+    store = Store(run)
+    table = store.status()
+    click.echo(_table(table))
+    _report(table, run)
+
+
+@main.command(name="map")
+@click.argument("run", type=FOLDER)
+@click.option("-o", "--output", type=FILE, required=True, help="Picture to write: .png or .svg.")
+@click.option(
+    "--method", type=click.Choice(["tsne", "pca", "mds", "umap"]), default="tsne", show_default=True
+)
+@click.option("--color", help="Column of the models' table that colours the map.")
+@click.option("--clip", type=float, help="Share of all entries to be clipped below, e.g. 0.02.")
+@click.option("--seed", default=42, show_default=True, help="Seed of t-SNE and UMAP.")
+def map_(run: Path, output: Path, method: str, color: str | None, clip: float | None, seed: int) -> None:
+    """Draw a score set as a map of models."""
+    from lmmap.modelmap import fit_map
+    from lmmap.plotting import plot_map, save_figure
+    from lmmap.store import Store
+
+    if output.suffix not in {".png", ".svg"}:
+        raise InputError(f"{output}: a picture is .png or .svg")
+    scores = Store(run).load()
+    if clip is not None:
+        scores = scores.clip_below(quantile=clip)
+    model_map = fit_map(scores, method=method, seed=seed)
+    axes = plot_map(model_map, color=color)
+    save_figure(axes.figure, output)
+    click.echo(f"{output}: {model_map.caption()}")
+
+
+def _score(store: Any, specs: Any, *, device: str, **options: Any) -> dict[str, str]:  # noqa: ANN401
+    import torch
+
+    from lmmap.scoring.workers import score_models_in_processes
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    with _Bar() as bar:
+        return score_models_in_processes(store, specs, device=device, on_progress=bar.show, **options)
+
+
+class _Bar:
+    """Progress on stderr: a bar on a terminal, and one line for each finished model."""
+
+    def __enter__(self) -> _Bar:
+        from tqdm.auto import tqdm
+
+        self.bar = tqdm(
+            unit="text",
+            disable=None,
+            dynamic_ncols=True,
+            bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} {postfix}",
+        )
+        self.seen: dict[str, int] = {}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def show(self, progress: Any) -> None:  # noqa: ANN401
+        if self.bar.total is None:
+            self.bar.reset(progress.n_models * progress.n_texts)
+            self.bar.update(progress.models_done * progress.n_texts)
+        place = f"{progress.models_done}/{progress.n_models} models"
+        pace = f"{progress.tokens_per_second:,.0f} tokens/s"
+        if progress.seconds_left == progress.seconds_left:  # not NaN
+            pace += f", {progress.seconds_left:.0f} s left"
+        self.bar.set_description(place, refresh=False)
+        self.bar.set_postfix_str(f"{progress.model} ({progress.state}), {pace}", refresh=False)
+        self.bar.update(progress.texts_done - self.seen.get(progress.model, 0))
+        self.seen[progress.model] = progress.texts_done
+        if progress.state in {"done", "failed"}:
+            line = f"{place}: {progress.model} {progress.state}, " + (progress.reason or pace)
+            self.bar.write(line) if not self.bar.disable else click.echo(line, err=True)
+
+
+def _table(table: pd.DataFrame) -> str:
+    shown = table.assign(seconds=table["seconds"].map(lambda s: "" if s != s else f"{s:.1f}"))
+    shown["n_tokens"] = (
+        shown["n_tokens"].map(lambda n: f"{n:,}", na_action="ignore").astype(object).fillna("")
+    )
+    return shown.to_string(max_colwidth=100, justify="left")
+
+
+def _report(table: pd.DataFrame, run: Path) -> None:
+    counts = table["state"].value_counts()
+    states = ", ".join(f"{counts[s]} {s}" for s in ("done", "running", "failed", "missing") if s in counts)
+    click.echo(f"{run}: {len(table)} models: {states}")
+    for row_id, row in table[table["state"] == "failed"].iterrows():
+        click.echo(f"  failed: {row_id}: {row['reason']}")
+    for row_id, row in table[table["flags"] != ""].iterrows():
+        click.echo(f"  flagged: {row_id}: {row['flags']}")

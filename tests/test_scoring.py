@@ -1,0 +1,360 @@
+"""Scores equal a plain loop; batches, padding, windows and prefixes mean what they should."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import CONFIGS, CONTEXT, byte_tokenizer
+
+from lmmap.errors import InputError
+from lmmap.models import ModelSpec
+from lmmap.scoring.checks import audit_flag
+from lmmap.scoring.encode import Tokenized, encode, tokenize
+from lmmap.scoring.load import load_model
+from lmmap.scoring.plan import plan_batches, plan_hash
+from lmmap.scoring.prefix import Prefix, choose_prefix
+from lmmap.scoring.score import finish, prepare, score_texts, token_log_probs
+
+TEXTS = [
+    "The capital of France is Paris.",
+    "x",
+    "日本語のテキスト。",
+    "def f(x):\n    return x + 1\n",
+    "naïve café, 12 × 3 = 36 €",
+]
+
+
+def oracle(folder: Path, text: str, prefix: str = "<|endoftext|>", context: int = CONTEXT) -> list[float]:
+    """Score a text with nothing of ours: float64, one text at a time, transformers' own forward."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, experts_implementation="eager").eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    ids = [tokenizer.convert_tokens_to_ids(prefix), *tokenizer(text, add_special_tokens=False)["input_ids"]]
+    assert len(ids) - 1 <= context
+    with torch.no_grad():
+        logits = model(torch.tensor([ids])).logits[0].double()
+    return [float(torch.log_softmax(logits[t - 1], -1)[ids[t]]) for t in range(1, len(ids))]
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_scores_equal_a_plain_float64_loop(kind, make_model):
+    folder = make_model(kind)
+    row = score_texts(load_model(ModelSpec(str(folder))), TEXTS)
+    for text, total, tokens in zip(TEXTS, row.log_likelihood, row.tokens, strict=True):
+        expected = oracle(folder, text)
+        np.testing.assert_allclose(tokens, expected, atol=5e-4)
+        assert abs(total - sum(expected)) < 1e-3
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_the_head_runs_on_chosen_rows_through_the_models_own_forward(kind, make_model):
+    model = load_model(ModelSpec(str(make_model(kind))))
+    assert model.head == "stub"
+    ids = torch.randint(260, (2, 12), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        full = model.model(input_ids=ids).logits
+        rows = model.hidden(ids)[:, 3:7].flatten(0, 1)
+        np.testing.assert_allclose(model.logits(rows), full[:, 3:7].flatten(0, 1), atol=1e-4)
+    assert "forward" not in vars(model._decoder)  # nothing of the stub is left behind
+
+
+def test_a_model_whose_head_cannot_be_stubbed_is_scored_by_its_full_forward(make_model, monkeypatch):
+    folder = make_model("llama")
+    expected = score_texts(load_model(ModelSpec(str(folder))), TEXTS).log_likelihood
+    from transformers import LlamaForCausalLM
+
+    monkeypatch.setattr(LlamaForCausalLM, "base_model", property(lambda self: self), raising=False)
+    monkeypatch.setattr(LlamaForCausalLM, "get_decoder", lambda self: None)
+    model = load_model(ModelSpec(str(folder)))
+    assert model.head == "forward"
+    np.testing.assert_allclose(score_texts(model, TEXTS).log_likelihood, expected, atol=1e-3)
+
+
+def test_batched_equals_alone_and_padding_does_not_matter(make_model):
+    model = load_model(ModelSpec(str(make_model("llama"))))
+    together = score_texts(model, TEXTS, token_budget=10_000)
+    in_parts = score_texts(model, TEXTS, token_budget=1)
+    assert len(prepare(model, TEXTS, token_budget=10_000).batches) == 1
+    assert len(prepare(model, TEXTS, token_budget=1).batches) == len(TEXTS)
+    np.testing.assert_allclose(together.log_likelihood, in_parts.log_likelihood, atol=1e-3)
+
+
+def test_totals_are_float64_sums_of_the_float32_tokens(make_model):
+    row = score_texts(load_model(ModelSpec(str(make_model("gpt2")))), TEXTS)
+    assert row.log_likelihood.dtype == np.float64
+    for total, tokens in zip(row.log_likelihood, row.tokens, strict=True):
+        assert tokens.dtype == np.float32
+        assert total == tokens.sum(dtype=np.float64)
+
+
+def test_a_float64_model_agrees_with_float32(make_model):
+    folder = str(make_model("gpt_neox"))
+    single, double = (
+        score_texts(load_model(ModelSpec(folder, dtype=dtype)), TEXTS) for dtype in ("float32", "float64")
+    )
+    assert double.provenance["dtype"] == "float64"
+    np.testing.assert_allclose(single.log_likelihood, double.log_likelihood, atol=1e-3)
+
+
+def test_windows_score_every_token_once_as_defined(make_model):
+    context = 16
+    folder = make_model("llama", max_position_embeddings=context)
+    text = "A text that is much longer than sixteen tokens, read in windows."
+    ids = list(text.encode())
+    row = score_texts(load_model(ModelSpec(str(folder))), [text, "short"])
+    expected, scored, start = [], 0, 0
+    while scored < len(ids):
+        window = ids[start : start + context]
+        by_token = oracle(folder, bytes(window).decode(), context=context)
+        expected += by_token[scored - start :]
+        scored, start = start + len(window), start + context // 2
+    np.testing.assert_allclose(row.tokens[0], expected, atol=1e-4)
+    assert row.n_tokens.tolist() == [len(ids), 5]
+    assert row.provenance["n_windowed"] == (len(ids) - context) // 8
+    assert any("windows" in flag for flag in row.provenance["flags"])
+
+
+@pytest.mark.parametrize("context", [2, 3, 7, 8])
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 9, 30])
+def test_windows_leave_at_least_half_a_context_on_the_left(context, n):
+    tokenized = Tokenized([np.arange(n, dtype=np.int32)], [np.arange(n)], np.zeros(1), 0.0)
+    sequences = encode(tokenized, Prefix("p", 99, "given"), context=context)
+    counted = [int(token) for e in sequences for token in e.ids[e.scored]]
+    assert counted == list(range(n))
+    for e in sequences:
+        assert e.ids[0] == 99
+        assert len(e.ids) - 1 <= context
+    for e in sequences[1:]:
+        assert int(np.flatnonzero(e.scored)[0]) >= context / 2
+
+
+def test_long_texts_are_truncated_or_refused_on_request(make_model):
+    model = load_model(ModelSpec(str(make_model("llama"))))
+    row = score_texts(model, ["x" * 100], long_texts="truncate")
+    assert row.n_tokens.tolist() == [CONTEXT]
+    with pytest.raises(InputError, match=r"text 1 has 100 tokens, the model's context holds 64"):
+        score_texts(model, ["x" * 100], long_texts="error")
+
+
+def test_the_reference_policy_scores_what_the_published_code_scores(make_model):
+    folder = make_model("gpt2")
+    row = score_texts(load_model(ModelSpec(str(folder))), TEXTS[:1], prefix="reference")
+    ids = TEXTS[0]
+    expected = oracle(folder, ids[1:], prefix=ids[0])
+    np.testing.assert_allclose(row.tokens[0], expected, atol=1e-4)
+    assert row.provenance["prefix"] == "reference"
+
+
+# Prefix
+
+
+@pytest.mark.parametrize(
+    ("special", "chat", "token", "rule"),
+    [
+        ({"eos_token": "<|endoftext|>"}, False, "<|endoftext|>", "document separator"),
+        (
+            {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "unk_token": "<|endoftext|>"},
+            True,
+            "<|endoftext|>",
+            "document separator",
+        ),
+        ({"bos_token": "<s>", "eos_token": "</s>"}, False, "</s>", "EOS of a base model"),
+        ({"bos_token": "<s>", "eos_token": "</s>"}, True, "<s>", "BOS"),
+        ({"bos_token": "<s>"}, False, "<s>", "BOS"),
+    ],
+)
+def test_prefix_rule(special, chat, token, rule):
+    tokenizer = byte_tokenizer(**special)
+    tokenizer.chat_template = "{{ messages }}" if chat else None
+    prefix = choose_prefix(tokenizer)
+    assert (prefix.token, prefix.rule) == (token, rule)
+    assert prefix.id == tokenizer.convert_tokens_to_ids(token)
+
+
+def test_a_bos_that_the_tokenizer_adds_comes_first():
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = byte_tokenizer(bos_token="<s>", eos_token="<|endoftext|>")
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A <|endoftext|>", special_tokens=[("<s>", 256), ("<|endoftext|>", 257)]
+    )
+    assert choose_prefix(tokenizer).rule == "put there by the tokenizer"
+    assert choose_prefix(tokenizer).token == "<s>"
+
+
+def test_without_any_prefix_the_choices_are_named():
+    tokenizer = byte_tokenizer(bos_token="<|im_start|>", eos_token="<|im_end|>")
+    with pytest.raises(InputError, match=r"one of '<\|im_end\|>', '<\|im_start\|>'"):
+        choose_prefix(tokenizer)
+    with pytest.raises(InputError, match=r"'<\|im_strt\|>' is no token .*closest: '<\|im_start\|>'"):
+        choose_prefix(tokenizer, "<|im_strt|>")
+
+
+def test_the_audit_flags_a_prefix_that_another_candidate_beats(make_model):
+    tokenizer = byte_tokenizer(bos_token="<s>", eos_token="<|endoftext|>")
+    folder = make_model("gpt2", scale=8.0, tokenizer=tokenizer)
+    rows = {
+        prefix: score_texts(load_model(ModelSpec(str(folder), prefix=prefix)), TEXTS)
+        for prefix in ("<s>", "<|endoftext|>")
+    }
+    audits = [row.provenance["audit"] for row in rows.values()]
+    assert set(audits[0]) == {"<s>", "<|endoftext|>"}
+    means = {prefix: row.log_likelihood.mean() for prefix, row in rows.items()}
+    for audit in audits:
+        assert audit == pytest.approx(means, abs=1e-3)
+    flags = {prefix: row.provenance["flags"] for prefix, row in rows.items()}
+    best = max(means, key=means.get)
+    assert flags[best] == []
+    other = min(means, key=means.get)
+    assert means[best] - means[other] > 1
+    assert flags[other] == [audit_flag({other: means[other], best: means[best]})]
+
+
+# Tokens
+
+
+def test_strings_that_look_special_are_text(make_model):
+    model = load_model(ModelSpec(str(make_model("llama"))))
+    row = score_texts(model, ["a<|endoftext|>b"])
+    assert row.n_tokens[0] == len("a<|endoftext|>b")
+    assert row.special_hits[0] == 0
+
+
+def test_added_tokens_that_cannot_be_split_are_counted():
+    tokenizer = byte_tokenizer(eos_token="<|endoftext|>")
+    tokenizer.add_tokens(["[INST]"])
+    tokenized = tokenize(tokenizer, ["a[INST]b", "plain"])
+    assert tokenized.special_hits.tolist() == [1, 0]
+
+
+def test_byte_ends_are_right_inside_split_characters():
+    text = "aé日🙂\n"
+    (ends,) = tokenize(byte_tokenizer(), [text]).byte_end
+    assert ends.tolist() == list(range(1, len(text.encode()) + 1))
+
+
+def test_byte_ends_of_byte_fallback_tokens():
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = [("<unk>", 0.0), ("a", -1.0), ("b", -1.0)] + [(f"<0x{i:02X}>", -9.0) for i in range(256)]
+    backend = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=True))
+    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<unk>")
+    tokenized = tokenize(tokenizer, ["ab日b", "a"])
+    assert tokenized.byte_end[0].tolist() == [1, 2, 3, 4, 5, 6]
+    assert tokenized.lossy == 0
+
+
+def test_a_tokenizer_that_loses_something_says_so():
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+    tokenized = tokenize(tokenizer, ["a", "a zebra"])
+    assert tokenized.lossy == 0.5
+    assert tokenized.byte_end[1].tolist() == [1, 7]
+
+
+def test_ids_outside_the_embedding_are_refused_before_the_model_sees_them(make_model):
+    folder = make_model("llama", vocab_size=250)
+    with pytest.raises(InputError, match=r"embedding ends at 250"):
+        score_texts(load_model(ModelSpec(str(folder))), ["ÿþ日本"])
+
+
+# Plan
+
+
+def test_the_plan_covers_everything_within_the_budget():
+    lengths = np.random.default_rng(0).integers(80, 320, size=1000)
+    batches = plan_batches(lengths, 4096)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(1000))
+    padded = [len(batch) * lengths[batch].max() for batch in batches]
+    assert max(padded) <= 4096
+    assert sum(padded) / lengths.sum() < 1.03
+    assert plan_hash(batches, 4096) == plan_hash(plan_batches(lengths, 4096), 4096)
+    equal = plan_batches(lengths, 4096, equal_lengths=True)
+    assert all(len(set(lengths[batch])) == 1 for batch in equal)
+    assert sorted(np.concatenate(equal).tolist()) == list(range(1000))
+
+
+# What is refused
+
+
+def test_a_model_that_is_not_causal_is_refused_by_name(make_model):
+    folder = make_model("bert", is_decoder=False)
+    with pytest.raises(InputError, match=r"BertLMHeadModel is not causal: .* nats"):
+        score_texts(load_model(ModelSpec(str(folder))), TEXTS)
+
+
+def test_padding_that_matters_means_groups_of_equal_length(make_model, monkeypatch):
+    model = load_model(ModelSpec(str(make_model("llama"))))
+    monkeypatch.setattr("lmmap.scoring.score.pad_growth", lambda *_: 0.5)
+    job = prepare(model, TEXTS)
+    assert job.provenance["equal_lengths"]
+    assert all(len({len(job.sequences[i].ids) for i in batch}) == 1 for batch in job.batches)
+
+
+def broken_copy(folder: Path, target: Path, change) -> str:
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, target)
+    weights = load_file(target / "model.safetensors")
+    change(weights)
+    save_file(weights, target / "model.safetensors", metadata={"format": "pt"})
+    return str(target)
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(make_model, tmp_path):
+    def spoil(weights):
+        weights["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
+
+    source = broken_copy(make_model("llama"), tmp_path / "nan", spoil)
+    with pytest.raises(InputError, match=r"model\.layers\.1\.mlp\.up_proj\.weight holds values that are not"):
+        load_model(ModelSpec(source))
+
+
+def test_missing_weights_are_refused_by_name(make_model, tmp_path):
+    source = broken_copy(make_model("llama"), tmp_path / "less", lambda w: w.pop("model.norm.weight"))
+    with pytest.raises(InputError, match=r"1 weights are missing, such as model\.norm\.weight"):
+        load_model(ModelSpec(source))
+
+
+def test_folders_that_are_no_models(make_model, tmp_path):
+    with pytest.raises(InputError, match="no such folder or file"):
+        load_model(ModelSpec(str(tmp_path / "nowhere")))
+    with pytest.raises(InputError, match=r"no config\.json"):
+        load_model(ModelSpec(str(tmp_path)))
+    shutil.copy(make_model("llama") / "config.json", tmp_path)
+    with pytest.raises(InputError, match="no weights"):
+        load_model(ModelSpec(str(tmp_path)))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_model(ModelSpec(str(tmp_path)))
+
+
+def test_a_truncated_file_is_refused(make_model, tmp_path):
+    folder = shutil.copytree(make_model("llama"), tmp_path / "cut")
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load_model(ModelSpec(str(folder)))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), 0.1])
+def test_a_wrong_log_probability_is_never_a_number(value, make_model):
+    model = load_model(ModelSpec(str(make_model("llama"))))
+    job = prepare(model, TEXTS)
+    log_probs = token_log_probs(model, job.sequences, job.batches)
+    log_probs[1][0] = value
+    with pytest.raises(InputError, match=r"tiny gives a token of text 2 the log-probability"):
+        finish(job, log_probs, len(TEXTS), "tiny")
