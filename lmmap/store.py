@@ -249,7 +249,7 @@ class Store:
         rows = []
         for entry in self.requests():
             row_id = entry["row_id"]
-            row = {"row_id": row_id, "model": entry["model"], "state": "missing", "reason": ""}
+            row = {"row_id": row_id, "model": entry["model"], "state": "missing", "flags": "", "reason": ""}
             if self.is_done(row_id):
                 made, journal = self.provenance(row_id), self.path / "journal" / f"{row_id}.json"
                 row |= {"state": "done", "n_tokens": made["n_tokens"], "flags": "; ".join(made["flags"])}
@@ -261,7 +261,7 @@ class Store:
             rows.append(row)
         columns = ["row_id", "model", "state", "n_tokens", "seconds", "flags", "reason"]
         frame = pd.DataFrame(rows, columns=columns).set_index("row_id")
-        return frame.astype({"n_tokens": "Int64"}).fillna({"flags": "", "reason": ""})
+        return frame.astype({"n_tokens": "Int64", "seconds": "float64"})
 
     def load(self) -> LogLikelihoods:
         """Read the finished rows of the models asked for.

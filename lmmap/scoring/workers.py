@@ -49,8 +49,10 @@ def score_models_in_processes(
 
     Raises
     ------
+    OSError
+        If the disk is full; finished rows stay.
     RuntimeError
-        If a worker ended by itself; what it had finished stays.
+        If a worker was ended from outside; what it had finished stays.
     """
     if workers == 1:
         return score_models(store, specs, threads=threads, on_progress=on_progress, **options)
@@ -72,6 +74,8 @@ def score_models_in_processes(
                 continue
             if isinstance(message, Progress):
                 on_progress(message)
+            elif isinstance(message, OSError):
+                raise message
             else:
                 failed |= message
     finally:
@@ -87,4 +91,7 @@ def score_models_in_processes(
 
 
 def _work(path: Path, specs: list[ModelSpec], news: Any, options: dict[str, Any]) -> None:  # noqa: ANN401
-    news.put(score_models(Store(path), specs, on_progress=news.put, **options))
+    try:
+        news.put(score_models(Store(path), specs, on_progress=news.put, **options))
+    except OSError as error:
+        news.put(error)

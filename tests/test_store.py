@@ -1,0 +1,232 @@
+"""A score set survives kills, full disks, failing models and company, with the same bytes."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from lmmap.errors import InputError
+from lmmap.models import ModelSpec
+from lmmap.scoring.sweep import score_models
+from lmmap.scoring.workers import score_models_in_processes
+from lmmap.store import Row, Store
+from lmmap.texts import text_set
+
+TEXTS = text_set([f"text {i}: " + "日本 and more of it. " * (i % 7 + 1) for i in range(40)], sources="made")
+
+
+def bytes_of(run: Path) -> dict[str, bytes]:
+    """Everything that was measured; the journal tells when, and is not compared."""
+    kinds = ("scoring.json", "texts.parquet", "scores/*", "tokens/*", "tokenizations/*", "requests/*")
+    return {str(f.relative_to(run)): f.read_bytes() for kind in kinds for f in sorted(run.glob(kind))}
+
+
+def row(n_texts: int = 2, **provenance: object) -> Row:
+    made = {"tokenization": "t", "prefix": "<s>", "n_parameters": 1, "n_tokens": n_texts, "flags": []}
+    one = [np.array([i]) for i in range(n_texts)]
+    tokens = [np.array([-1.5], np.float32)] * n_texts
+    counts = np.ones(n_texts, int)
+    return Row(np.full(n_texts, -1.5), counts, counts * 0, tokens, one, one, made | provenance)
+
+
+@pytest.fixture(scope="module")
+def specs(make_model):
+    kinds = [("llama", 0), ("llama", 1), ("gpt2", 0), ("gpt_neox", 0)]
+    return [ModelSpec(str(make_model(kind, seed=seed)), name=f"{kind} {seed}") for kind, seed in kinds]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(specs, tmp_path_factory):
+    store = Store.create(tmp_path_factory.mktemp("undisturbed") / "run", TEXTS)
+    assert score_models(store, specs, threads=1, token_budget=512) == {}
+    return store
+
+
+def test_what_is_written_is_read(undisturbed, specs):
+    scores = undisturbed.load()
+    assert scores.values.shape == (4, 40)
+    assert sorted(scores.models["model"]) == sorted(spec.name for spec in specs)
+    assert scores.texts.index.tolist() == TEXTS.frame.index.tolist()
+    for i, row_id in enumerate(scores.models.index):
+        totals = [tokens.sum(dtype=np.float64) for tokens in undisturbed.tokens(row_id)]
+        assert scores.values[i].tolist() == totals
+        ids, byte_end = undisturbed.tokenization(row_id)
+        assert [ends[-1] for ends in byte_end] == TEXTS.frame["n_bytes"].tolist()
+        assert list(map(len, ids)) == list(map(len, undisturbed.tokens(row_id)))
+    assert (undisturbed.status()["state"] == "done").all()
+
+
+def test_a_sweep_started_again_scores_nothing_twice(undisturbed, specs, monkeypatch):
+    monkeypatch.setattr("lmmap.scoring.sweep.load_model", lambda *_, **__: pytest.fail("loaded a model"))
+    assert score_models(undisturbed, specs) == {}
+
+
+KILLED = """
+import json, os, random, signal, sys, time
+from lmmap import Store, read_texts
+from lmmap.models import read_models
+from lmmap.scoring import sweep
+import transformers, torch
+
+run, texts, models, seconds = sys.argv[1:4] + [float(sys.argv[4])]
+sweep.SECONDS_BETWEEN_PARTS = 0.0     # every batch is kept, so that resuming in the middle is tested
+generator, killed, delay = random.Random(0), 0, 0.0
+while True:
+    child = os.fork()
+    if not child:
+        store = Store.create(run, read_texts(texts))
+        failed = sweep.score_models(store, read_models(models), threads=1, token_budget=512)
+        os._exit(len(failed))
+    if killed < 20:
+        time.sleep(generator.uniform(0, seconds))
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if os.WIFEXITED(status) and killed >= 20:
+        sys.exit(os.WEXITSTATUS(status))
+    killed += 1
+"""
+
+
+def test_killed_at_twenty_random_moments_it_ends_with_the_same_bytes(undisturbed, specs, tmp_path):
+    TEXTS.write(tmp_path / "texts.parquet")
+    entries = [{"model": spec.source, "name": spec.name} for spec in specs]
+    (tmp_path / "models.yaml").write_text(json.dumps(entries))
+    arguments = [tmp_path / "run", tmp_path / "texts.parquet", tmp_path / "models.yaml", "0.6"]
+    subprocess.run([sys.executable, "-c", KILLED, *map(str, arguments)], check=True, timeout=300)
+    assert bytes_of(tmp_path / "run") == bytes_of(undisturbed.path)
+    assert not list((tmp_path / "run").glob("parts/*"))
+
+
+def test_two_processes_share_a_folder_and_give_the_same_bytes(undisturbed, specs, tmp_path):
+    store = Store.create(tmp_path / "run", TEXTS)
+    seen = []
+    failed = score_models_in_processes(
+        store, specs, workers=2, threads=1, token_budget=512, on_progress=seen.append
+    )
+    assert failed == {}
+    assert bytes_of(store.path) == bytes_of(undisturbed.path)
+    assert sorted(p.model for p in seen if p.state == "done") == sorted(spec.name for spec in specs)
+    processes = {json.loads(f.read_text())["process"] for f in store.path.glob("journal/*.json")}
+    assert len(processes) == 2
+
+
+def test_finished_batches_are_taken_up_only_under_the_same_plan(specs, tmp_path):
+    store = Store.create(tmp_path / "run", TEXTS)
+    parts = store.parts("row", "plan")
+    parts.write({0: np.array([1.0], np.float32), 3: np.array([2.0], np.float32)})
+    assert {n: v.tolist() for n, v in store.parts("row", "plan").read().items()} == {0: [1.0], 3: [2.0]}
+    assert store.parts("row", "other plan").read() == {}
+
+
+def test_a_model_that_fails_does_not_stop_the_others(specs, tmp_path):
+    store = Store.create(tmp_path / "run", TEXTS)
+    missing = ModelSpec(str(tmp_path / "nowhere"))
+    failed = score_models(store, [missing, specs[0]], threads=1)
+    assert list(failed) == [missing.row_id]
+    status = store.status()
+    assert status["state"].to_dict() == {missing.row_id: "failed", specs[0].row_id: "done"}
+    assert "no such folder or file" in status.loc[missing.row_id, "reason"]
+    assert store.load().models["model"].tolist() == [specs[0].name]
+
+
+def test_status_of_a_row_that_is_asked_for_claimed_failed_and_done(tmp_path):
+    store = Store.create(tmp_path / "run", text_set(["a", "b"]))
+    spec = ModelSpec("gpt2")
+    store.request([spec])
+    state = lambda: store.status()["state"].item()  # noqa: E731
+    assert state() == "missing"
+    with store.claim(spec.row_id) as mine:
+        assert mine
+        with Store(store.path).claim(spec.row_id) as again:
+            assert not again
+        assert state() == "running"
+    store.write_failure(spec.row_id, InputError("gated"))
+    assert state() == "failed"
+    assert store.status()["reason"].item() == "gated"
+    store.write_row(spec.row_id, row(), {"seconds": 1.0})
+    assert state() == "done"
+    assert not list(store.path.glob("failures/*"))
+
+
+def test_a_full_disk_stops_the_sweep_and_loses_nothing(specs, tmp_path, monkeypatch):
+    store = Store.create(tmp_path / "run", TEXTS)
+    score_models(store, specs[:1], threads=1)
+    before = bytes_of(store.path)
+
+    def full(*_args, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lmmap.files.pq.write_table", full)
+    with pytest.raises(OSError, match="No space left"):
+        score_models(store, specs[:2], threads=1)
+    monkeypatch.undo()
+    after = bytes_of(store.path)
+    assert all(after[name] == content for name, content in before.items())
+    assert store.status()["state"].tolist() == ["done", "missing"]
+    assert score_models(store, specs[:2], threads=1) == {}
+
+
+def test_a_folder_of_other_texts_or_another_policy_is_refused(tmp_path):
+    one, other = text_set(["a"]), text_set(["b"])
+    store = Store.create(tmp_path / "run", one)
+    assert Store.create(tmp_path / "run", one).scoring == store.scoring
+    with pytest.raises(InputError, match=f"texts = {one.fingerprint[:12]}, now .*{other.fingerprint[:12]}"):
+        Store.create(tmp_path / "run", other)
+    with pytest.raises(InputError, match=r"prefix = 'auto', now prefix = 'reference'"):
+        Store.create(tmp_path / "run", one, prefix="reference")
+    with pytest.raises(InputError, match="unknown prefix policy 'none'"):
+        Store.create(tmp_path / "elsewhere", one, prefix="none")
+    (tmp_path / "file").mkdir()
+    (tmp_path / "file" / "thesis.tex").write_text("")
+    with pytest.raises(InputError, match="is no score set"):
+        Store.create(tmp_path / "file", one)
+    with pytest.raises(InputError, match="no score set in"):
+        Store(tmp_path)
+
+
+def test_a_row_that_disagrees_with_the_set_names_both_values(tmp_path):
+    one, other = (Store.create(tmp_path / name, text_set([name, "x"])) for name in ("one", "other"))
+    spec = ModelSpec("gpt2")
+    for store in (one, other):
+        store.request([spec])
+        store.write_row(spec.row_id, row(), {"seconds": 1.0})
+    scores = f"scores/{spec.row_id}.parquet"
+    (one.path / scores).write_bytes((other.path / scores).read_bytes())
+    with pytest.raises(InputError, match=f"{other.texts.fingerprint[:12]}.*{one.texts.fingerprint[:12]}"):
+        one.load()
+
+
+def test_a_retrained_model_takes_its_namesakes_place(make_model, tmp_path):
+    store = Store.create(tmp_path / "run", text_set(["a", "b"]))
+    former = ModelSpec(str(make_model("llama", seed=0)), name="mine")
+    latter = ModelSpec(str(make_model("llama", seed=1)), name="mine")
+    for spec in (former, latter):
+        assert score_models(store, [spec], threads=1) == {}
+    assert store.load().models.index.tolist() == [latter.row_id]
+    assert store.is_done(former.row_id)
+
+
+def test_a_set_without_tokens_still_has_totals(specs, tmp_path):
+    store = Store.create(tmp_path / "run", text_set(["a", "b"]))
+    score_models(store, specs[:1], threads=1, keep_tokens=False)
+    assert store.load().values.shape == (1, 2)
+    with pytest.raises(InputError, match="--no-tokens"):
+        store.tokens(specs[0].row_id)
+    with pytest.raises(InputError, match=r"not among the 1 finished .*closest"):
+        store.tokens(specs[0].row_id[:-1] + "x")
+
+
+def test_the_footer_tells_how_a_row_was_made(undisturbed, specs):
+    made = undisturbed.provenance(specs[0].row_id)
+    file = undisturbed.path / "scores" / f"{specs[0].row_id}.parquet"
+    assert json.loads(pq.read_schema(file).metadata[b"lmmap"]) == made
+    assert made["recipe"] == json.loads(json.dumps(specs[0].recipe))
+    assert made["threads"] == 1
+    assert {"audit", "head", "suffix_swap", "pad_growth", "plan", "versions", "tokenizer"} <= set(made)
