@@ -33,6 +33,14 @@ _ROOM_OF = {
     "clip_below": "geometry",
     "nearest_neighbors": "geometry",
     "split_variance": "geometry",
+    "ModelMap": "modelmap",
+    "fit_map": "modelmap",
+    "plot_map": "plotting",
+    "plot_kl_heatmap": "plotting",
+    "plot_matrix": "plotting",
+    "plot_estimate_vs_exact": "plotting",
+    "save_figure": "plotting",
+    "record": "notebooks",
 }
 
 __all__ = sorted(_ROOM_OF)
