@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -11,6 +11,7 @@ from lmmap.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path)
@@ -144,10 +145,56 @@ def map_(run: Path, output: Path, method: str, color: str | None, clip: float | 
     scores = Store(run).load()
     if clip is not None:
         scores = scores.clip_below(quantile=clip)
-    model_map = fit_map(scores, method=method, seed=seed)
+    model_map = fit_map(scores, method=cast(Any, method), seed=seed)
     axes = plot_map(model_map, color=color)
-    save_figure(axes.figure, output)
+    save_figure(cast("Figure", axes.get_figure(root=True)), output)
     click.echo(f"{output}: {model_map.caption()}")
+
+
+@main.command()
+@click.argument("notebook", type=FILE)
+@click.option("-p", "given", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter's value.")
+@click.option("-o", "--output", type=FILE, help="Executed copy, or a grid's folder; under runs/notebooks/.")
+@click.option("--if-needed", is_flag=True, help="Keep a copy made from this source and these parameters.")
+@click.option("--grid", "grids", multiple=True, metavar="NAME=[...]", help="Run once for every value.")
+@click.option("--jobs", default=1, show_default=True, help="Runs of a grid at the same time.")
+@click.option("--list", "listing", is_flag=True, help="Print the notebook's parameters and stop.")
+def run(
+    notebook: Path,
+    given: tuple[tuple[str, str], ...],
+    output: Path | None,
+    if_needed: bool,
+    grids: tuple[str, ...],
+    jobs: int,
+    listing: bool,
+) -> None:
+    """Execute a notebook, in its own folder, once or over a grid of parameters.
+
+    Names and types are checked before a kernel starts. A grid that was stopped goes on with what is missing.
+    """
+    from lmmap.notebooks.grid import run_grid
+    from lmmap.notebooks.parameters import parse_grid, parse_parameters, read_parameters
+    from lmmap.notebooks.run import NotebookFailed, run_notebook
+
+    if listing:
+        for parameter in read_parameters(notebook).values():
+            comment = f"  # {parameter.comment}" if parameter.comment else ""
+            click.echo(f"{parameter.name}: {parameter.takes} = {parameter.default!r}{comment}")
+        return
+    parameters = parse_parameters(notebook, given)
+    if grids:
+        result = run_grid(
+            notebook, grid=parse_grid(notebook, grids), parameters=parameters, output_dir=output, jobs=jobs
+        )
+        click.echo(f"{len(result.runs)} runs, {result.n_failed} failed: {result.summary} and {result.page}")
+        if result.n_failed:
+            raise SystemExit(1)
+        return
+    try:
+        done = run_notebook(notebook, parameters=parameters, output=output, if_needed=if_needed)
+    except NotebookFailed as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"{done.output}: {'kept' if done.kept else f'{done.seconds:.1f} s'}")
 
 
 def _score(store: Any, specs: Any, *, device: str, **options: Any) -> dict[str, str]:  # noqa: ANN401
