@@ -8,6 +8,8 @@ arXiv:2502.16173). Names are loaded when they are first used: importing the pack
 from importlib import import_module
 from typing import Any
 
+from lmmap.version import __version__ as __version__
+
 _ROOM_OF = {
     "InputError": "errors",
     "TextSet": "texts",
@@ -44,7 +46,6 @@ _ROOM_OF = {
 }
 
 __all__ = sorted(_ROOM_OF)
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401

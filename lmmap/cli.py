@@ -11,7 +11,6 @@ from lmmap.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path)
@@ -147,7 +146,7 @@ def map_(run: Path, output: Path, method: str, color: str | None, clip: float | 
         scores = scores.clip_below(quantile=clip)
     model_map = fit_map(scores, method=cast(Any, method), seed=seed)
     axes = plot_map(model_map, color=color)
-    save_figure(cast("Figure", axes.get_figure(root=True)), output)
+    save_figure(cast(Any, axes.get_figure(root=True)), output)
     click.echo(f"{output}: {model_map.caption()}")
 
 

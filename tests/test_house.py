@@ -44,6 +44,7 @@ class Room(NamedTuple):
 
 # From the ground up: a room uses rooms above it in this table only.
 ROOMS = {
+    "version": Room(),
     "errors": Room(),
     "files": Room("errors", "numpy pyarrow"),
     "geometry": Room("errors", "numpy"),
@@ -55,7 +56,7 @@ ROOMS = {
     "store": Room("errors files texts text_files models loglik", "filelock numpy pandas pyarrow"),
     "layouts": Room("errors geometry", "numpy", "sklearn threadpoolctl umap"),
     "modelmap": Room("errors geometry loglik layouts", "numpy pandas"),
-    "scoring": Room("errors files texts models store", "accelerate numpy torch", "transformers"),
+    "scoring": Room("version errors files texts models store", "accelerate numpy torch", "transformers"),
     "exact_kl": Room("errors files geometry texts models scoring", "numpy pandas torch"),
     "plotting": Room(
         "errors files geometry loglik modelmap", "matplotlib numpy pandas scipy seaborn textalloc"
@@ -74,7 +75,7 @@ ROOMS = {
         "pandas torch tqdm",
     ),
     "__main__": Room("cli"),
-    "__init__": Room(),  # by name, when first used
+    "__init__": Room("version"),  # the others by name, when first used
 }
 
 

@@ -33,7 +33,9 @@ def oracle(folder: Path, text: str, prefix: str = "<|endoftext|>", context: int 
     """Score a text with nothing of ours: float64, one text at a time, transformers' own forward."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, experts_implementation="eager").eval()
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float64, experts_implementation="eager"
+    ).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = [tokenizer.convert_tokens_to_ids(prefix), *tokenizer(text, add_special_tokens=False)["input_ids"]]
     assert len(ids) - 1 <= context

@@ -18,6 +18,7 @@ from lmmap.scoring.load import LoadedModel
 from lmmap.scoring.plan import plan_batches, plan_hash
 from lmmap.scoring.prefix import choose_prefix
 from lmmap.store import Row
+from lmmap.version import __version__
 
 TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536}
 ABOVE_ZERO = 1e-5  # nats by which rounding may lift a log-probability of one
@@ -313,7 +314,8 @@ def _machine(model: LoadedModel) -> dict[str, Any]:
     return {
         "device": name,
         "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers", "lmmap")},
+        "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers")}
+        | {"lmmap": __version__},
     }
 
 
