@@ -48,7 +48,6 @@ executed: $(EXECUTED)
 
 runs/notebooks/%.ipynb: notebooks/%.ipynb $(PACKAGE) $(SCORES)
 	$(BIN)/lmmap run $< -o $@
-	@touch $@
 
 test: $(VENV)/test.stamp
 	$(BIN)/ruff check

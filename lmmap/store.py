@@ -32,9 +32,10 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from lmmap.errors import InputError, closest
-from lmmap.files import ragged, read_json, unragged, whole_file, write_json, write_table
+from lmmap.files import read_json, whole_file, write_json
 from lmmap.loglik import LogLikelihoods
 from lmmap.models import ModelSpec, check_names, slug
+from lmmap.tables import ragged, unragged, write_table
 from lmmap.text_files import read_texts
 from lmmap.texts import TextSet
 

@@ -163,7 +163,7 @@ def test_a_full_disk_stops_the_sweep_and_loses_nothing(specs, tmp_path, monkeypa
     def full(*_args, **_options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("lmmap.files.pq.write_table", full)
+    monkeypatch.setattr("lmmap.tables.pq.write_table", full)
     with pytest.raises(OSError, match="No space left"):
         score_models(store, specs[:2], threads=1)
     monkeypatch.undo()
