@@ -19,19 +19,26 @@ def chunk_text(text: str, *, max_bytes: int = 1024) -> Iterator[str]:
     text : str
         The text; the pieces put together are it.
     max_bytes : int
-        The most UTF-8 bytes a piece may have, at least 4.
+        The most UTF-8 bytes a piece may have, at least 4: the longest character.
 
     Yields
     ------
     str
         The pieces in order.
 
+    Raises
+    ------
+    InputError
+        If ``max_bytes`` is below 4, or the text holds lone surrogates.
+
     Examples
     --------
     >>> list(chunk_text("日本語の本", max_bytes=7))
     ['日本', '語の', '本']
     """
-    encoded = text.encode()
+    if max_bytes < 4:
+        raise InputError(f"pieces of at most max_bytes={max_bytes} bytes cannot be cut; give 4 or more")
+    encoded = valid_text(text, "text to be cut").encode()
     start = 0
     while start < len(encoded):
         end = min(start + max_bytes, len(encoded))
@@ -85,11 +92,12 @@ def chunk_documents(
     >>> chunk_documents([Document("a", "x" * 2500)]).frame["n_bytes"].tolist()
     [1024, 1024, 452]
     """
-    if max_bytes < 4 or not 0 <= min_bytes < max_bytes:
+    if not 0 <= min_bytes < max_bytes:
         raise InputError(
-            f"pieces of more than min_bytes={min_bytes} and at most max_bytes={max_bytes} bytes cannot be "
-            "cut; min_bytes must be smaller than max_bytes, and max_bytes at least 4"
+            f"min_bytes={min_bytes} must not be negative and must be smaller than max_bytes={max_bytes}"
         )
+    if n_texts is not None and n_texts < 1:
+        raise InputError(f"{name}: {n_texts} texts were asked for; ask for at least one")
     pieces = (
         (i, document.source, piece)
         for i, document in enumerate(documents)

@@ -35,5 +35,5 @@ def closest(word: str, options: Iterable[str]) -> str:
     >>> closest("llama", ["gpt2"])
     ''
     """
-    found = difflib.get_close_matches(word, list(options), n=1)
+    found = difflib.get_close_matches(word, map(str, options), n=1)
     return f" (closest: {found[0]!r})" if found else ""

@@ -15,6 +15,7 @@ import numpy as np
 from lmmap.errors import InputError
 
 Array = np.ndarray
+NEAR = 1e-3  # of two rows' squared lengths: below it the expanded square would lose digits of the distance
 
 
 def double_center(L: Array, *, weights: Array | None = None) -> Array:
@@ -154,7 +155,8 @@ def estimate_kl_tokens(
     Raises
     ------
     InputError
-        If shapes disagree, a value is not finite, or no text carries weight.
+        If shapes disagree, a value is not finite, a number is not that of a text, or no token carries
+        weight.
 
     Examples
     --------
@@ -163,11 +165,16 @@ def estimate_kl_tokens(
            [0.66666667, 0.        ]])
     """
     text = np.asarray(text_of_token)
-    n = int(text.max()) + 1 if n_texts is None else n_texts
-    if text.shape != np.shape(token_log_probs)[1:]:
+    if text.ndim != 1 or not text.size or text.shape != np.shape(token_log_probs)[1:]:
         raise InputError(
             f"token_log_probs has shape {np.shape(token_log_probs)}, text_of_token {text.shape}; "
             "expected (K, T) and (T,)"
+        )
+    n = int(text.max()) + 1 if n_texts is None else n_texts
+    if text.dtype.kind not in "iu" or text.min() < 0 or text.max() >= n:
+        raise InputError(
+            f"text_of_token must hold whole numbers from 0 to {n - 1}, got {text.dtype} from {text.min()} to "
+            f"{text.max()}"
         )
     w = _checked_weights(weights, n)[text]
     X, share = _checked(token_log_probs, w, enough=1)
@@ -196,7 +203,7 @@ def bits_per_byte(nats_per_text: Array, n_bytes: Array, *, weights: Array | None
     Raises
     ------
     InputError
-        If a length is not positive, or weights do not fit.
+        If a length is not positive and finite, or weights do not fit.
 
     Examples
     --------
@@ -204,8 +211,11 @@ def bits_per_byte(nats_per_text: Array, n_bytes: Array, *, weights: Array | None
     1.0
     """
     lengths = np.asarray(n_bytes, dtype=np.float64)
-    if not (lengths > 0).all():
-        raise InputError(f"n_bytes must be positive, the smallest is {lengths.min():g}")
+    if lengths.ndim != 1:
+        raise InputError(f"expected one length for each text, got shape {lengths.shape}")
+    wrong = lengths[~(np.isfinite(lengths) & (lengths > 0))]
+    if wrong.size:
+        raise InputError(f"n_bytes must be positive, got {wrong[0]:g}")
     mean_bytes = _checked_weights(weights, len(lengths)) @ lengths
     bits: Array = np.asarray(nats_per_text, dtype=np.float64) / (np.log(2) * mean_bytes)
     return bits
@@ -270,7 +280,8 @@ def clip_below(
     Raises
     ------
     InputError
-        Unless exactly one of ``quantile`` and ``threshold`` is given, and within bounds.
+        Unless exactly one of ``quantile`` and ``threshold`` is given and lies within bounds, or if a value
+        is not finite.
 
     Examples
     --------
@@ -281,10 +292,13 @@ def clip_below(
         raise InputError("give either quantile or threshold to clip_below")
     if quantile is not None and not 0 < quantile < 1:
         raise InputError(f"quantile must lie between 0 and 1, got {quantile}")
-    limit = threshold if quantile is None else float(np.quantile(values, quantile))
+    matrix = _checked_matrix(values)
+    limit = threshold if quantile is None else float(np.quantile(matrix, quantile))
     if limit is None or not np.isfinite(limit):
         raise InputError(f"the threshold must be finite, got {limit}")
-    return np.maximum(values, limit), float(limit)
+    if limit > matrix.max():
+        raise InputError(f"the threshold is {limit:g}, above every value (the largest is {matrix.max():g})")
+    return np.maximum(matrix, limit), float(limit)
 
 
 def nearest_neighbors(kl: Array, k: int) -> Array:
@@ -306,17 +320,22 @@ def nearest_neighbors(kl: Array, k: int) -> Array:
     Raises
     ------
     InputError
-        If ``k`` is not between 1 and K - 1.
+        If ``kl`` is not (K, K) or holds NaN, or ``k`` is not between 1 and K - 1.
 
     Examples
     --------
     >>> nearest_neighbors(np.array([[0.0, 2.0, 1.0], [2.0, 0.0, 3.0], [1.0, 3.0, 0.0]]), 1).ravel()
     array([2, 0, 0])
     """
-    n_models = len(kl)
+    others = np.array(kl, dtype=np.float64)
+    if others.ndim != 2 or others.shape[0] != others.shape[1]:
+        raise InputError(f"expected a divergence for every pair of K models, got shape {others.shape}")
+    if np.isnan(others).any():
+        i, j = np.argwhere(np.isnan(others))[0]
+        raise InputError(f"the divergence of models {i} and {j} is nan")
+    n_models = len(others)
     if not 1 <= k < n_models:
         raise InputError(f"{n_models} models have at most {n_models - 1} neighbours each, {k} were asked for")
-    others = np.array(kl, dtype=np.float64)
     np.fill_diagonal(others, np.inf)
     return np.argsort(others, axis=1, kind="stable")[:, :k]
 
@@ -348,20 +367,19 @@ def split_variance(
     Raises
     ------
     InputError
-        If lengths disagree or fewer than two texts carry weight.
+        If lengths disagree, a value is not finite, or fewer than two texts carry weight.
 
     Examples
     --------
     >>> split_variance(np.array([1.0, 2.0, 3.0]), np.array([10, 20, 30]), ["a", "a", "a"])["length"]
     0.6666666666666666
     """
-    rows, w = _checked(np.atleast_2d(difference), weights)
-    length = np.asarray(n_bytes, dtype=np.float64)
+    shapes = np.shape(difference), np.shape(n_bytes), np.shape(source)
+    if not shapes[0] == shapes[1] == shapes[2] == shapes[0][:1]:
+        raise InputError("differences, lengths and sources have shapes {}, {} and {}".format(*shapes))
+    pair, w = _checked(np.stack([difference, n_bytes]), weights)
+    total, x = _center_rows(pair, w)
     _, group = np.unique(np.asarray(source, dtype=str), return_inverse=True)
-    if not rows.shape[1] == len(length) == len(group):
-        raise InputError(f"{rows.shape[1]} differences, {len(length)} lengths and {len(group)} sources")
-    total = _center_rows(rows, w)[0]
-    x = length - w @ length
     spread = w @ x**2
     by_length = x * ((w @ (x * total)) / spread if spread > 0 else 0.0)
     remainder = total - by_length
@@ -381,21 +399,27 @@ def split_variance(
 
 def _checked(L: Array, weights: Array | None, *, enough: int = 2) -> tuple[Array, Array]:
     """Give a float64 matrix and weights that sum to one."""
+    matrix = _checked_matrix(L)
+    return matrix, _checked_weights(weights, matrix.shape[1], enough=enough)
+
+
+def _checked_matrix(L: Array) -> Array:
     matrix = np.asarray(L, dtype=np.float64)
-    if matrix.ndim != 2:
+    if matrix.ndim != 2 or not matrix.size:
         raise InputError(f"expected a matrix of K models x N texts, got shape {matrix.shape}")
     if not np.isfinite(matrix).all():
         i, x = np.argwhere(~np.isfinite(matrix))[0]
-        raise InputError(f"entry ({i}, {x}) is {matrix[i, x]}; every log-likelihood must be finite")
-    return matrix, _checked_weights(weights, matrix.shape[1], enough=enough)
+        raise InputError(f"entry ({i}, {x}) is {matrix[i, x]}; every value must be finite")
+    return matrix
 
 
 def _checked_weights(weights: Array | None, n: int, *, enough: int = 1) -> Array:
     w = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
     if w.shape != (n,):
         raise InputError(f"weights have shape {w.shape}, expected ({n},)")
-    if not np.isfinite(w).all() or (w < 0).any():
-        raise InputError(f"weights must be finite and not negative, the smallest is {w.min():g}")
+    wrong = w[~(np.isfinite(w) & (w >= 0))]
+    if wrong.size:
+        raise InputError(f"weights must be finite and not negative, got {wrong[0]:g}")
     carrying = np.count_nonzero(w)
     if carrying < enough:
         raise InputError(f"{carrying} of {n} texts carry weight; at least {enough} must")
@@ -414,10 +438,16 @@ def _center_columns(rows: Array) -> Array:
 
 
 def _squared_distances(X: Array) -> Array:
-    """Squared distances between rows that lie about the origin."""
+    """Squared distances between rows that lie about the origin.
+
+    The expanded square is quick and keeps all digits of far pairs; near pairs are subtracted first.
+    """
     gram = X @ X.T
     squares = np.diag(gram)
-    distances: Array = np.maximum(squares[:, None] + squares[None, :] - 2 * gram, 0)
-    distances = (distances + distances.T) / 2
-    np.fill_diagonal(distances, 0)
-    return distances
+    both = squares[:, None] + squares[None, :]
+    distances = both - 2 * gram
+    near = distances <= NEAR * both
+    for i in np.flatnonzero(near.any(axis=1)):
+        distances[i, near[i]] = ((X[near[i]] - X[i]) ** 2).sum(axis=1)
+    symmetric: Array = (distances + distances.T) / 2
+    return symmetric

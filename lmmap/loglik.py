@@ -39,7 +39,7 @@ class LogLikelihoods:
     Raises
     ------
     InputError
-        If shapes disagree, a value is not finite, or ids repeat.
+        If shapes disagree, there is no model or no text, a value is not finite, or ids repeat.
 
     Examples
     --------
@@ -60,6 +60,8 @@ class LogLikelihoods:
         expected = (len(self.models), len(self.texts))
         if values.shape != expected:
             raise InputError(f"values have shape {values.shape}, the tables {expected} (models, texts)")
+        if 0 in expected:
+            raise InputError(f"no values at all: {expected[0]} models x {expected[1]} texts")
         for axis, index in (("model", self.models.index), ("text", self.texts.index)):
             if index.has_duplicates:
                 raise InputError(f"{axis} id {index[index.duplicated()][0]!r} is given more than once")
@@ -71,8 +73,9 @@ class LogLikelihoods:
             )
         values.setflags(write=False)
         object.__setattr__(self, "values", values)
-        if "model" not in self.models:
-            object.__setattr__(self, "models", self.models.assign(model=self.models.index))
+        models = self.models if "model" in self.models else self.models.assign(model=self.models.index)
+        object.__setattr__(self, "models", models.copy())
+        object.__setattr__(self, "texts", self.texts.copy())
 
     def __repr__(self) -> str:
         k, n = self.values.shape
@@ -134,10 +137,10 @@ class LogLikelihoods:
         Raises
         ------
         InputError
-            Unless exactly one of the two is given.
+            Unless exactly one of the two is given, and lies within bounds.
         """
         values, limit = clip_below(self.values, quantile=quantile, threshold=threshold)
-        return replace(self, values=values, history=(*self.history, f"clip_below({limit:.6g})"))
+        return replace(self, values=values, history=(*self.history, f"clip_below({limit!r})"))
 
     def to_xarray(self) -> xarray.DataArray:
         """Give the matrix as a labelled array (the extra ``lmmap[xarray]``).
@@ -145,14 +148,24 @@ class LogLikelihoods:
         Returns
         -------
         xarray.DataArray
-            Dimensions ``model`` and ``text``, the tables' columns as coordinates, ``units`` nats.
+            Dimensions ``model`` and ``text``, the tables' columns as coordinates, ``units`` nats. A column of
+            both tables, such as ``source``, is called ``text_source`` for the texts.
+
+        Raises
+        ------
+        InputError
+            If xarray is not installed.
         """
-        import xarray
+        try:
+            import xarray
+        except ImportError:
+            raise InputError("to_xarray needs `xarray`: pip install 'lmmap[xarray]'") from None
 
         by_model = self.models.drop(columns="model").rename_axis("row_id").reset_index()
         by_text = self.texts.rename_axis("text_id").reset_index()
         coordinates = {str(c): ("model", by_model[c].to_numpy()) for c in by_model}
-        coordinates |= {str(c): ("text", by_text[c].to_numpy()) for c in by_text if c not in coordinates}
+        for c in by_text:
+            coordinates[f"text_{c}" if c in coordinates else str(c)] = ("text", by_text[c].to_numpy())
         return xarray.DataArray(
             self.values,
             dims=("model", "text"),
@@ -178,7 +191,7 @@ def join_models(*sets: LogLikelihoods) -> LogLikelihoods:
     Raises
     ------
     InputError
-        If the texts, the scoring policies or the histories differ: both values are named.
+        If there is no set, or the texts, the scoring policies or the histories differ: both values are named.
 
     Examples
     --------
@@ -189,6 +202,8 @@ def join_models(*sets: LogLikelihoods) -> LogLikelihoods:
     array([[-1., -3.],
            [-4., -5.]])
     """
+    if not sets:
+        raise InputError("no score sets to join; give at least one")
     first, *others = sets
     for other in others:
         _check_joinable(first, other)
@@ -211,6 +226,14 @@ def _check_joinable(first: LogLikelihoods, other: LogLikelihoods) -> None:
             f"the sets are over other texts: {len(first.texts)} and {len(other.texts)}, {len(missing)} of "
             f"them in one only, such as {missing[0]!r}; select the common ones first"
         )
+    if "n_bytes" in first.texts and "n_bytes" in other.texts:
+        n_bytes = other.texts["n_bytes"].reindex(first.texts.index)
+        differing = first.texts.index[(first.texts["n_bytes"] != n_bytes).to_numpy()]
+        if len(differing):
+            raise InputError(
+                f"text {differing[0]!r} has {first.texts['n_bytes'][differing[0]]} bytes in one set and "
+                f"{n_bytes[differing[0]]} in the other: the sets give one id to different texts"
+            )
     policies = [set(s.models["policy"]) if "policy" in s.models else set() for s in (first, other)]
     if policies[0] != policies[1]:
         raise InputError(
@@ -235,8 +258,12 @@ def _positions(
         return np.flatnonzero(keys)
     place = {str(label): i for i, label in enumerate(table.index)}
     if alias is not None:
-        shown = table[alias].astype(str)
-        place |= {name: place[str(row)] for row, name in shown[~shown.duplicated(keep=False)].items()}
+        names = [str(name) for name in table[alias]]
+        for key in map(str, keys):
+            if key not in place and names.count(key) > 1:
+                ids = ", ".join(row for row, name in zip(place, names, strict=True) if name == key)
+                raise InputError(f"{names.count(key)} models are called {key!r}; use their row ids: {ids}")
+        place = {name: i for i, name in enumerate(names)} | place
     unknown = [str(key) for key in keys if str(key) not in place]
     if unknown:
         raise InputError(

@@ -8,18 +8,31 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmmap.errors import InputError, closest
 from lmmap.files import sha256_of_file
 
+if TYPE_CHECKING:
+    import yaml
+
 Attribute = str | int | float | bool
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 WEIGHTS = (".safetensors", ".gguf")
-RECIPE_FILES = (*WEIGHTS, ".json", ".txt", ".model", ".tiktoken")
+RECIPE_FILES = (*WEIGHTS, ".json", ".txt", ".model", ".tiktoken", ".py")
 NOT_IN_RECIPE = {"generation_config.json", "model_card.json"}
+NOT_MISSPELT = ("type", "version", "region", "full_name")  # attributes that look like a field
+AS_WRITTEN = ("model", "name", "revision", "dtype", "prefix")
+TAG = "tag:yaml.org,2002:"
+PLAIN_SCALARS = {
+    "null": r"(~|null|Null|NULL|)",
+    "bool": r"(true|True|TRUE|false|False|FALSE)",
+    "int": r"[-+]?(0|[1-9][0-9_]*)",
+    "float": r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?",
+    "merge": "<<",
+}
 
 
 @dataclass(frozen=True)
@@ -29,7 +42,7 @@ class ModelSpec:
     Parameters
     ----------
     source : str
-        Hub id, or path of a folder or ``.gguf`` file.
+        Hub id, or path of a folder or ``.gguf`` file, which is made absolute.
     name : str
         What tables and maps show; the last part of the source (and the revision) by default.
     revision : str, optional
@@ -46,7 +59,7 @@ class ModelSpec:
     Raises
     ------
     InputError
-        If the source is empty, or the dtype is none of the above.
+        If the source is empty, the dtype is none of the above, or ``trust_remote_code`` is no bool.
 
     Examples
     --------
@@ -65,8 +78,17 @@ class ModelSpec:
     attributes: Mapping[str, Attribute] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        if not self.source:
-            raise InputError("a model needs a source: a Hub id, a folder or a .gguf file")
+        if not isinstance(self.source, str) or not self.source.strip():
+            raise InputError(
+                f"a model needs a source: a Hub id, a folder or a .gguf file, got {self.source!r}"
+            )
+        if self.is_local:
+            path = Path(self.source).expanduser().absolute()
+            object.__setattr__(self, "source", str(path.parent.resolve() / path.name))
+        if not isinstance(self.trust_remote_code, bool):
+            raise InputError(
+                f"{self.source}: trust_remote_code is {self.trust_remote_code!r}; use true or false"
+            )
         if self.dtype is not None and self.dtype not in DTYPES:
             raise InputError(
                 f"{self.source}: unknown dtype {self.dtype!r}{closest(self.dtype, DTYPES)}; "
@@ -84,7 +106,10 @@ class ModelSpec:
     @cached_property
     def files_hash(self) -> str | None:
         """SHA-256 over a local model's weights, configuration and tokenizer; None on the Hub or if absent."""
-        files = _recipe_files(Path(self.source)) if self.is_local else []
+        path = Path(self.source)
+        if self.is_local and path.is_file():
+            return sha256_of_file(path)
+        files = _recipe_files(path) if self.is_local else []
         if not files:
             return None
         digest = hashlib.sha256()
@@ -145,14 +170,18 @@ def slug(name: str) -> str:
     Returns
     -------
     str
-        Letters, digits, ``.``, ``_`` and ``-``, at most 80 of them.
+        ASCII letters, digits, ``.``, ``_`` and ``-``, at most 80 of them; 6 hex digits stand for what is
+        lost of a longer name or one in another script.
 
     Examples
     --------
-    >>> slug("pythia-70m@step512")
-    'pythia-70m-step512'
+    >>> slug("pythia-70m@step512"), slug("日本語モデル")
+    ('pythia-70m-step512', 'model-6f7aa4')
     """
-    return re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.")[:80] or "model"
+    plain = re.sub(r"[^A-Za-z0-9._]+", "-", name).strip("-.") or "model"
+    if name.isascii() and len(plain) <= 80:
+        return plain
+    return f"{plain[:73]}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def read_models(path: str | Path) -> list[ModelSpec]:
@@ -163,7 +192,8 @@ def read_models(path: str | Path) -> list[ModelSpec]:
     path : str or Path
         YAML: a list of entries with ``model`` (Hub id, folder or ``.gguf`` file; paths are relative to the
         list's own folder) and, if wanted, ``name``, ``revision``, ``dtype``, ``prefix``,
-        ``trust_remote_code``; all other fields are attributes. CSV: the same as columns.
+        ``trust_remote_code``; all other fields are attributes. CSV: the same as columns, a cell meaning
+        what it would mean in YAML.
 
     Returns
     -------
@@ -221,17 +251,15 @@ def check_names(specs: Iterable[ModelSpec], where: str) -> None:
     for spec in specs:
         other = seen.setdefault(slug(spec.name).casefold(), spec)
         if other is not spec:
+            names = repr(spec.name) if other.name == spec.name else f"{other.name!r} and {spec.name!r}"
             raise InputError(
-                f"{where}: two models are called {spec.name!r} ({other.source} and {spec.source}); "
-                "give one of them another `name`"
+                f"{where}: two models are called {names} ({other.source} and {spec.source}), which a file "
+                "name cannot tell apart; give one of them another `name`"
             )
 
 
-def _recipe_files(source: Path) -> list[Path]:
-    source = source.expanduser()
-    if source.is_file():
-        return [source]
-    files = sorted(source.glob("*"))
+def _recipe_files(folder: Path) -> list[Path]:
+    files = sorted(folder.glob("*"))
     if not any(file.suffix in WEIGHTS for file in files):
         return []
     return [f for f in files if f.is_file() and f.suffix in RECIPE_FILES and f.name not in NOT_IN_RECIPE]
@@ -239,35 +267,74 @@ def _recipe_files(source: Path) -> list[Path]:
 
 def _read_csv(path: Path) -> list[dict[str, Any]]:
     with path.open(newline="", encoding="utf-8-sig") as file:
-        return [
-            {key: _csv_value(value) for key, value in row.items() if value not in (None, "")}
-            for row in csv.DictReader(file)
-        ]
-
-
-def _csv_value(value: str) -> Attribute:
-    for kind in (int, float):
+        rows = csv.DictReader(file, skipinitialspace=True, strict=True)
         try:
-            return kind(value)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(value.lower(), value)
+            columns = list(rows.fieldnames or ())
+            if len(set(columns)) < len(columns):
+                raise InputError(f"{path}: a column is given twice in {', '.join(columns)}")
+            return [_csv_entry(row, f"{path}, line {rows.line_num}") for row in rows]
+        except csv.Error as error:
+            raise InputError(f"{path}, line {rows.reader.line_num}: not CSV ({error})") from None
+
+
+def _csv_entry(row: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    if None in row:
+        raise InputError(f"{where}: more cells than the first line has, {row[None]!r}")
+    cells = {key.strip(): value.strip() or value for key, value in row.items() if value}
+    return {key: value if key in AS_WRITTEN else _plain_scalar(value) for key, value in cells.items()}
+
+
+def _plain_scalar(text: str) -> Any:  # noqa: ANN401 - whatever YAML makes of it
+    import yaml
+
+    loader = _yaml_loader()("")
+    tag = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    return loader.construct_object(yaml.ScalarNode(tag, text))
 
 
 def _read_yaml(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
     import yaml
 
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), _yaml_loader())
     except yaml.YAMLError as error:
         raise InputError(f"{path}: not YAML: {error}") from None
 
 
+@cache
+def _yaml_loader() -> type[yaml.SafeLoader]:
+    """YAML without its surprises.
+
+    Only null, true, false and decimal numbers are no text (``no`` and dates are), names and revisions stay
+    as written whatever they look like, and no field is given twice.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            keys = [key.value for key, _ in node.value]
+            for key in keys:
+                if keys.count(key) > 1:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"field {key!r} is given twice", problem_mark=node.start_mark
+                    )
+            for key, value in node.value:
+                if key.value in AS_WRITTEN and value.tag in (TAG + "int", TAG + "float", TAG + "bool"):
+                    value.tag = TAG + "str"
+            return super().construct_mapping(node, deep)
+
+    Loader.yaml_implicit_resolvers = {}
+    for kind, pattern in PLAIN_SCALARS.items():
+        Loader.add_implicit_resolver(TAG + kind, re.compile(pattern + r"\Z"), None)
+    return Loader
+
+
 def _spec(entry: object, where: str, folder: Path) -> ModelSpec:
     known = {f.name for f in fields(ModelSpec)} - {"source", "attributes"}
-    if not isinstance(entry, dict) or not isinstance(entry.get("model"), str):
+    model = entry.get("model") if isinstance(entry, dict) else None
+    if not isinstance(entry, dict) or not isinstance(model, str) or not model.strip():
         raise InputError(f"{where}: expected `model: HUB_ID_OR_PATH` and further fields, got {entry!r}")
-    where = f"{where} ({entry['model']})"
+    where = f"{where} ({model})"
     settings: dict[str, Any] = {}
     attributes: dict[str, Attribute] = {}
     for key, value in entry.items():
@@ -275,7 +342,7 @@ def _spec(entry: object, where: str, folder: Path) -> ModelSpec:
             continue
         if key in known:
             settings[key] = _checked(key, value, where)
-        elif close := closest(str(key), known):
+        elif key not in NOT_MISSPELT and (close := closest(str(key), known)):
             raise InputError(
                 f"{where}: unknown field {key!r}{close}; rename an attribute that means something else"
             )
@@ -283,18 +350,12 @@ def _spec(entry: object, where: str, folder: Path) -> ModelSpec:
             raise InputError(f"{where}: attribute {key!r} is {value!r}; attributes are single values")
         else:
             attributes[str(key)] = value if isinstance(value, str | int | float | bool) else str(value)
-    source = entry["model"]
-    local = folder / Path(source).expanduser()
-    if is_path(source) or local.exists():
-        source = str(local.resolve())
+    local = folder.absolute() / Path(model).expanduser()
+    source = str(local) if is_path(model) or local.exists() else model
     return ModelSpec(source=source, attributes=attributes, **settings)
 
 
 def _checked(key: str, value: object, where: str) -> object:
-    if key == "trust_remote_code":
-        if not isinstance(value, bool):
-            raise InputError(f"{where}: {key} is {value!r}; use true or false")
-        return value
-    if isinstance(value, list | dict | bool):
+    if key != "trust_remote_code" and not isinstance(value, str):
         raise InputError(f"{where}: {key} is {value!r}; it must be a single text")
-    return str(value)
+    return value

@@ -32,7 +32,8 @@ class TextSet:
     Raises
     ------
     InputError
-        If a text is empty or cannot be written as UTF-8, or if ids repeat.
+        If a column is missing, a text is empty or cannot be written as UTF-8, a length is wrong, or ids
+        repeat or are no strings.
 
     Examples
     --------
@@ -45,11 +46,21 @@ class TextSet:
     name: str = "texts"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "frame", self.frame.rename_axis("text_id"))
+        missing = [column for column in ("text", "source", "n_bytes") if column not in self.frame]
+        if missing:
+            raise InputError(f"{self.name}: no column {missing[0]!r}; `text_set` makes a set from strings")
         if not len(self.frame):
             raise InputError(f"{self.name}: no texts at all; give at least one")
         repeated = self.frame.index[self.frame.index.duplicated()]
         if len(repeated):
             raise InputError(f"{self.name}: text id {repeated[0]!r} is given to more than one text")
+        for text_id, text, n_bytes in self.frame[["text", "n_bytes"]].itertuples():
+            if not isinstance(text_id, str):
+                raise InputError(f"{self.name}: text ids must be strings, got {text_id!r}")
+            where = f"{self.name}, text {text_id}"
+            if (counted := text_bytes(text, where)) != n_bytes:
+                raise InputError(f"{where}: n_bytes is {n_bytes}, the text has {counted}")
 
     @property
     def texts(self) -> list[str]:
@@ -99,22 +110,26 @@ class TextSet:
         Raises
         ------
         InputError
-            If an id is not in the set.
+            If an id is not in the set, or a mask has another length.
 
         Examples
         --------
         >>> text_set(["a", "b"]).select([True, False]).texts
         ['a']
         """
-        keys = np.asarray(wanted)
+        keys = np.atleast_1d(np.asarray(wanted))
         if keys.dtype == bool:
+            if keys.shape != (len(self),):
+                raise InputError(f"the mask has shape {keys.shape}, there are {len(self)} texts")
             return TextSet(self.frame.loc[keys], self.name)
-        for key in keys:
-            if key not in self.frame.index:
+        text_ids = [str(key) for key in keys]
+        for text_id in text_ids:
+            if text_id not in self.frame.index:
                 raise InputError(
-                    f"text id {key!r} is not among the {len(self)} here{closest(key, self.frame.index)}"
+                    f"text id {text_id!r} is not among the {len(self)} here"
+                    f"{closest(text_id, self.frame.index)}"
                 )
-        return TextSet(self.frame.loc[list(keys)], self.name)
+        return TextSet(self.frame.loc[text_ids], self.name)
 
     def write(self, path: str | Path) -> None:
         """Write the set to a Parquet file that `read_texts` reads back.
@@ -122,11 +137,24 @@ class TextSet:
         Parameters
         ----------
         path : str or Path
-            The file; replaced whole.
+            The file, ending in ``.parquet``; replaced whole.
+
+        Raises
+        ------
+        InputError
+            If the name ends otherwise, or a column holds values of several types.
         """
-        table = pa.Table.from_pandas(self.frame.reset_index(), preserve_index=False).replace_schema_metadata()
-        with whole_file(Path(path)) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+        path = Path(path)
+        if path.suffix != ".parquet":
+            raise InputError(f"{path}: text sets are written as .parquet, not {path.suffix!r}")
+        try:
+            table = pa.Table.from_pandas(self.frame.reset_index(), preserve_index=False)
+        except (pa.ArrowException, OverflowError) as error:
+            raise InputError(
+                f"{self.name}: a column cannot be written ({error}); mend or remove it"
+            ) from None
+        with whole_file(path) as temporary:
+            pq.write_table(table.replace_schema_metadata(), temporary, compression="zstd")
 
 
 def text_set(
@@ -161,20 +189,28 @@ def text_set(
     Raises
     ------
     InputError
-        If a text is empty, is no string, or holds lone surrogates.
+        If a text is empty, is no string, or holds lone surrogates, an id is missing, or lengths disagree.
 
     Examples
     --------
     >>> text_set(["a", "a"]).frame.index.tolist()
     ['ca978112ca1b', 'ca978112ca1b-2']
     """
+    if isinstance(texts, str):
+        raise InputError(f"{name}: expected a list of texts, got one string; write [text]")
     text_list = list(texts)
     source_list = [sources] * len(text_list) if isinstance(sources, str) else list(sources)
+    for i, source in enumerate(source_list, start=1):
+        valid_text(source, f"{name}, source of text {i}")
     n_bytes = [text_bytes(text, f"{name}, text {i + 1}") for i, text in enumerate(text_list)]
-    ids = list(_content_ids(text_list)) if text_ids is None else [str(i) for i in text_ids]
+    ids = list(_content_ids(text_list) if text_ids is None else _own_ids(text_ids, name))
+    columns = columns or {}
+    for what, given in {"sources": source_list, "text_ids": ids, **columns}.items():
+        if len(given) != len(text_list):
+            raise InputError(f"{name}: {len(text_list)} texts, but {len(given)} values for {what}")
     frame = pd.DataFrame(
-        {"text": text_list, "source": source_list, "n_bytes": n_bytes, **(columns or {})},
-        index=pd.Index(ids, name="text_id"),
+        {"text": text_list, "source": source_list, "n_bytes": n_bytes, **columns},
+        index=pd.Index(ids),
     )
     return TextSet(frame, name)
 
@@ -185,6 +221,13 @@ def _content_ids(texts: Iterable[str]) -> Iterator[str]:
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         seen[digest] = seen.get(digest, 0) + 1
         yield digest if seen[digest] == 1 else f"{digest}-{seen[digest]}"
+
+
+def _own_ids(text_ids: Iterable[object], name: str) -> Iterator[str]:
+    for i, text_id in enumerate(text_ids, start=1):
+        if pd.isna(text_id) or text_id == "":  # type: ignore[call-overload]
+            raise InputError(f"{name}, text {i}: no text_id; give one to every text or to none")
+        yield valid_text(str(text_id), f"{name}, id of text {i}")
 
 
 def valid_text(text: object, where: str) -> str:

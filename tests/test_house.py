@@ -67,8 +67,8 @@ ROOMS = {
     ),
     "demo": Room(
         "errors files texts text_files chunks models store scoring",
-        "numpy torch tqdm transformers",
-        "babel gguf tokenizers yaml",
+        "numpy safetensors tokenizers torch tqdm transformers",
+        "babel gguf yaml",
     ),
     "cli": Room(
         "errors texts text_files chunks models store modelmap scoring plotting notebooks demo",
