@@ -19,7 +19,7 @@ _ROOM_OF = {
     "chunk_text": "chunks",
     "chunk_documents": "chunks",
     "ModelSpec": "models",
-    "read_models": "models",
+    "read_models": "model_lists",
     "Store": "store",
     "load_model": "scoring.load",
     "score_texts": "scoring.score",

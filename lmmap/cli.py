@@ -91,7 +91,7 @@ def score(
     no_tokens: bool,
 ) -> None:
     """Score texts under every model of a list; what is finished is kept."""
-    from lmmap.models import read_models
+    from lmmap.model_lists import read_models
     from lmmap.store import Store
 
     specs = read_models(models)

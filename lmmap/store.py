@@ -167,9 +167,18 @@ class Store:
         """Note the models that are wanted; a model of a known name takes the former one's place."""
         check_names(specs, str(self.path))
         for spec in specs:
+            taken = sorted((set(MEASURED) - {"n_parameters"}) & set(spec.attributes))
+            if taken:
+                raise InputError(f"{spec.name}: {taken[0]!r} is measured; give the attribute another name")
+            file = self.path / "requests" / f"{slug(spec.name)}.json"
+            former = read_json(file) if file.exists() else None
+            if former and former["source"] != spec.source and self.is_done(former["row_id"]):
+                raise InputError(
+                    f"{self.path} holds another model called {spec.name!r}, from {former['source']}; "
+                    f"give the one from {spec.source} another `name`"
+                )
             entry = {"row_id": spec.row_id, "model": spec.name, **spec.recipe}
-            entry |= {"source": spec.source, "attributes": dict(spec.attributes)}
-            write_json(self.path / "requests" / f"{slug(spec.name)}.json", entry)
+            write_json(file, entry | {"source": spec.source, "attributes": dict(spec.attributes)})
 
     @contextmanager
     def claim(self, row_id: str) -> Iterator[bool]:

@@ -52,7 +52,8 @@ ROOMS = {
     "texts": Room("errors files", "numpy pandas pyarrow"),
     "text_files": Room("errors files texts", "pandas pyarrow", "datasets"),
     "chunks": Room("errors texts text_files"),
-    "models": Room("errors files", "", "yaml"),
+    "models": Room("errors files"),
+    "model_lists": Room("errors models", "", "yaml"),
     "loglik": Room("errors geometry", "numpy pandas", "xarray"),
     "store": Room("errors files tables texts text_files models loglik", "filelock numpy pandas pyarrow"),
     "layouts": Room("errors geometry", "numpy", "sklearn threadpoolctl umap"),
@@ -71,7 +72,7 @@ ROOMS = {
         "babel gguf yaml",
     ),
     "cli": Room(
-        "errors texts text_files chunks models store modelmap scoring plotting notebooks demo",
+        "errors texts text_files chunks models model_lists store modelmap scoring plotting notebooks demo",
         "click",
         "pandas torch tqdm",
     ),

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lmmap.models import ModelSpec, read_models
+from lmmap.model_lists import read_models
+from lmmap.models import ModelSpec
 
 FOLDER = Path(__file__).parent.parent / "models"
 HUB_LISTS = ["pythia", "small-open", "starter-laptop"]

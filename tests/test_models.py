@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmmap.errors import InputError
-from lmmap.models import ModelSpec, check_names, is_path, read_models, slug
+from lmmap.model_lists import read_models
+from lmmap.models import ModelSpec, check_names, is_path, slug
 
 ReadList = Callable[..., list[ModelSpec]]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,7 +72,7 @@ def test_a_sweep_started_again_scores_nothing_twice(undisturbed, specs, monkeypa
 KILLED = """
 import json, os, random, signal, sys, time
 from lmmap import Store, read_texts
-from lmmap.models import read_models
+from lmmap.model_lists import read_models
 from lmmap.scoring import sweep
 import transformers, torch
 
@@ -203,14 +204,18 @@ def test_a_row_that_disagrees_with_the_set_names_both_values(tmp_path):
         one.load()
 
 
-def test_a_retrained_model_takes_its_namesakes_place(make_model, tmp_path):
-    store = Store.create(tmp_path / "run", text_set(["a", "b"]))
-    former = ModelSpec(str(make_model("llama", seed=0)), name="mine")
-    latter = ModelSpec(str(make_model("llama", seed=1)), name="mine")
-    for spec in (former, latter):
+def test_a_retrained_model_takes_its_own_former_place(make_model, tmp_path):
+    store, folder = Store.create(tmp_path / "run", text_set(["a", "b"])), tmp_path / "mine"
+    rows = []
+    for seed in (0, 1):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(make_model("llama", seed=seed), folder)
+        spec = ModelSpec(str(folder))
         assert score_models(store, [spec], threads=1) == {}
-    assert store.load().models.index.tolist() == [latter.row_id]
-    assert store.is_done(former.row_id)
+        rows.append(spec.row_id)
+    assert store.load().models.index.tolist() == rows[1:]
+    assert rows[0] != rows[1]
+    assert all(store.is_done(row_id) for row_id in rows)
 
 
 def test_a_set_without_tokens_still_has_totals(specs, tmp_path):
@@ -230,3 +235,14 @@ def test_the_footer_tells_how_a_row_was_made(undisturbed, specs):
     assert made["recipe"] == json.loads(json.dumps(specs[0].recipe))
     assert made["threads"] == 1
     assert {"audit", "head", "suffix_swap", "pad_growth", "plan", "versions", "tokenizer"} <= set(made)
+
+
+def test_attributes_and_names_that_would_hide_something_are_refused(make_model, tmp_path):
+    store = Store.create(tmp_path / "run", text_set(["a", "b"]))
+    source = str(make_model("llama"))
+    with pytest.raises(InputError, match="mine: 'policy' is measured"):
+        store.request([ModelSpec(source, name="mine", attributes={"policy": "x"})])
+    score_models(store, [ModelSpec(source, name="mine", attributes={"n_parameters": 7})], threads=1)
+    assert store.load().models["n_parameters"].tolist() == [7]
+    with pytest.raises(InputError, match=r"holds another model called 'mine', from .*llama"):
+        store.request([ModelSpec(str(make_model("gpt2")), name="mine")])
