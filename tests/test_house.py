@@ -225,6 +225,8 @@ NO_EXAMPLE = {
     "InputError": "an exception: every other page says when it is raised",
     "Store": "needs a folder of scores",
     "load_model": "needs a model's files",
+    "exact_kl_on_texts": "needs models' files",
+    "exact_kl_on_samples": "needs models' files",
     "plot_estimate_vs_exact": "a picture: notebook 06",
     "plot_kl_heatmap": "a picture: notebook 03",
     "plot_map": "a picture: notebook 07",

@@ -40,7 +40,7 @@ def suffix_swap(model: LoadedModel, longest: int) -> float:
     Raises
     ------
     InputError
-        If the difference is above 1e-4 nats: the model is not causal.
+        If the difference is above 1e-4 nats (the model is not causal), or logits are not finite.
     """
     generator = torch.Generator().manual_seed(0)
     length = max(2, min(longest, model.context or longest))
@@ -51,6 +51,8 @@ def suffix_swap(model: LoadedModel, longest: int) -> float:
         first, second = (
             _log_softmax(model, model.hidden(ids)[:, :half].flatten(0, 1)) for ids in (one, other)
         )
+    if not (torch.isfinite(first).all() and torch.isfinite(second).all()):
+        raise InputError(f"{model.spec.source}: logits are not finite; the weights or the dtype are at fault")
     difference = float((first - second).abs().max())
     if not difference <= SWAP_TOLERANCE:
         raise InputError(
