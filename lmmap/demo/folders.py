@@ -39,7 +39,6 @@ def whole_folder(path: Path, recipe: Mapping[str, Any]) -> Iterator[Path]:
     (True, False)
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -48,6 +47,27 @@ def whole_folder(path: Path, recipe: Mapping[str, Any]) -> Iterator[Path]:
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what processes that were killed have left; nobody else may be writing there.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of model folders.
+
+    Examples
+    --------
+    >>> from tempfile import mkdtemp
+    >>> folder = Path(mkdtemp())
+    >>> (folder / ".model.123.tmp").mkdir()
+    >>> remove_unfinished(folder)
+    >>> list(folder.iterdir())
+    []
+    """
+    for unfinished in folder.glob(".*.tmp"):
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def is_made_by(path: Path, recipe: Mapping[str, Any]) -> bool:

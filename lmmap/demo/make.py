@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from filelock import FileLock
+
+from lmmap.demo.folders import remove_unfinished
 from lmmap.demo.installed import installed_versions
 from lmmap.demo.smollm2 import make_smollm2
 from lmmap.demo.zoo import make_zoo
@@ -27,7 +30,7 @@ class DemoPaths(NamedTuple):
 
 
 def make_demo(folder: str | Path, *, smollm2: bool = True, workers: int | None = None) -> DemoPaths:
-    """Make the demo's texts and models; what is finished is kept.
+    """Make the demo's texts and models; what is finished is kept, and a second call waits for the first.
 
     Parameters
     ----------
@@ -49,11 +52,15 @@ def make_demo(folder: str | Path, *, smollm2: bool = True, workers: int | None =
         If the installed packages have too little text or SmolLM2 cannot be had.
     """
     folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     texts, training = folder / "texts.parquet", folder / "training.parquet"
-    fingerprints = _texts(folder, texts, training)
-    made = make_zoo(folder / "zoo", training, fingerprints["training"], workers=workers)
-    if smollm2:
-        made += make_smollm2(folder / "smollm2")
+    with FileLock(folder / ".making.lock"):
+        remove_unfinished(folder / "zoo")
+        remove_unfinished(folder / "smollm2")
+        fingerprints = _texts(folder, texts, training)
+        made = make_zoo(folder / "zoo", training, fingerprints["training"], workers=workers)
+        if smollm2:
+            made += make_smollm2(folder / "smollm2")
     return DemoPaths(
         texts=texts,
         training=training,

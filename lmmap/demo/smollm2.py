@@ -52,7 +52,7 @@ def make_smollm2(folder: Path) -> list[str]:
     for name in tqdm(missing, desc="making SmolLM2", unit="model", disable=None):
         with whole_folder(folder / name, recipes[name]) as temporary:
             if name == NAME:
-                with TemporaryDirectory(dir=folder) as scratch:
+                with TemporaryDirectory(dir=folder, prefix=".", suffix=".tmp") as scratch:
                     convert(unpack(download(Path(scratch)), Path(scratch)), temporary)
             else:
                 _write_rounded(folder / NAME, temporary, ROUNDED[name])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def _work_off(stages: Sequence[Sequence[tuple[Any, ...]]], workers: int, n_steps
     """Run each stage's calls in worker processes, started afresh: a fork would take threads' locks along."""
     context = get_context("spawn")
     counter = context.Value("q", 0)
-    pool = ProcessPoolExecutor(workers, context, _count_steps_in, (counter,))
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (counter,))
     with pool, tqdm(total=n_steps, desc="training the zoo", unit="step", disable=None) as bar:
         try:
             for stage in stages:
@@ -96,9 +97,18 @@ def _work_off(stages: Sequence[Sequence[tuple[Any, ...]]], workers: int, n_steps
             raise
 
 
-def _count_steps_in(counter: Synchronized[int]) -> None:
+def _start_worker(counter: Synchronized[int]) -> None:
     global _steps_done
     _steps_done = counter
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Leave when the parent is gone, even killed: a worker without one would wait for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _train(run: Run, zoo: Path, texts: Path, of_run: dict[str, Any]) -> None:

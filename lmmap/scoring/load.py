@@ -20,7 +20,8 @@ from lmmap.errors import InputError
 from lmmap.models import WEIGHTS, ModelSpec
 
 HEAD_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
-ROWS_AT_ONCE = 2**24  # float32 logits held at a time: 64 MiB
+LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**28}  # 4 MiB stay in a cache; a GPU wants work
+FEWEST_ROWS = 256  # so that a large vocabulary's weights are not read for a few rows at a time
 
 
 class LoadedModel:
@@ -145,8 +146,9 @@ class LoadedModel:
         return torch.cat(out)
 
     def row_chunks(self, rows: Tensor) -> tuple[Tensor, ...]:
-        """Split rows so that the logits of one chunk fit in 64 MiB."""
-        chunks: tuple[Tensor, ...] = rows.split(max(1, ROWS_AT_ONCE // self.vocab_size))
+        """Split rows so that the logits of one chunk are few."""
+        most = LOGITS_AT_ONCE.get(self.device.type, LOGITS_AT_ONCE["cpu"])
+        chunks: tuple[Tensor, ...] = rows.split(max(FEWEST_ROWS, most // self.vocab_size))
         return chunks
 
     def _find_decoder(self) -> None:

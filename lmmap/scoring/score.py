@@ -20,7 +20,7 @@ from lmmap.scoring.prefix import choose_prefix
 from lmmap.store import Row
 from lmmap.version import __version__
 
-TOKEN_BUDGET = {"cpu": 4096, "cuda": 65536}
+TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536}
 ABOVE_ZERO = 1e-5  # nats by which rounding may lift a log-probability of one
 
 OnBatch = Callable[[int, np.ndarray, int], None]
@@ -124,7 +124,7 @@ def prepare(
     long_texts : {'window', 'truncate', 'error'}
         What is done with texts longer than the context.
     token_budget : int, optional
-        Most padded tokens in a batch; 4,096 on a CPU by default.
+        Most padded tokens in a batch; 2,048 on a CPU by default.
     audit : bool
         Whether candidate prefixes are compared.
 
