@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from lmmap.errors import InputError, closest
 from lmmap.plotting.style import HUES, INK, MARKS, check_glyphs, human, in_house_style, log_ticks
 
+MANY = 200  # pairs
 LOOKS = list(zip(HUES, MARKS * 2, strict=True))
 
 
@@ -114,5 +115,7 @@ def _draw_estimate(
         "markeredgewidth": 0.3,
         "elinewidth": 0.7,
     }
-    ax.errorbar(x, y, y_error, x_error, label=label, **style)
-    below.errorbar(x, y / x, None if y_error is None else y_error / x, x_error, **style)
+    above_bars = ax.errorbar(x, y, y_error, x_error, label=label, **style)
+    below_bars = below.errorbar(x, y / x, None if y_error is None else y_error / x, x_error, **style)
+    for artist in (*above_bars.get_children(), *below_bars.get_children()):
+        artist.set_rasterized(len(drawn) > MANY)  # thousands of marks make an SVG of megabytes
