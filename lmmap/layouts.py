@@ -124,7 +124,7 @@ def tsne(kl: np.ndarray, start: np.ndarray, *, perplexity: float, seed: int) -> 
     estimator = TSNE(perplexity=perplexity, metric="precomputed", init=tiny, random_state=seed)
     with threadpool_limits(1):  # threads add up in any order, and t-SNE makes much of a last bit
         placed = np.asarray(estimator.fit_transform(np.sqrt(2 * kl)), dtype=np.float64)
-    return with_fixed_signs(placed)
+    return with_fixed_signs(_widest_first(placed))
 
 
 def umap(kl: np.ndarray, start: np.ndarray, *, seed: int) -> np.ndarray:
@@ -158,7 +158,7 @@ def umap(kl: np.ndarray, start: np.ndarray, *, seed: int) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="using precomputed metric")
         placed = np.asarray(estimator.fit_transform(np.sqrt(2 * kl)), dtype=np.float64)
-    return with_fixed_signs(placed)
+    return with_fixed_signs(_widest_first(placed))
 
 
 def with_fixed_signs(coordinates: np.ndarray) -> np.ndarray:
@@ -183,3 +183,11 @@ def with_fixed_signs(coordinates: np.ndarray) -> np.ndarray:
     size = np.abs(coordinates)
     farthest = (size >= (1 - 1e-9) * size.max(axis=0)).argmax(axis=0)
     return coordinates * np.where(coordinates[farthest, [0, 1]] < 0, -1.0, 1.0)
+
+
+def _widest_first(coordinates: np.ndarray) -> np.ndarray:
+    """Turn a layout without axes of its own so that it is as wide as it can be: pictures are."""
+    centered = coordinates - coordinates.mean(axis=0)
+    _, _, turn = np.linalg.svd(centered, full_matrices=False)
+    turned: np.ndarray = centered @ turn.T
+    return turned

@@ -68,7 +68,7 @@ ROOMS = {
     ),
     "demo": Room(
         "errors files texts text_files chunks models store scoring",
-        "numpy safetensors tokenizers torch tqdm transformers",
+        "filelock numpy safetensors tokenizers torch tqdm transformers",
         "babel gguf yaml",
     ),
     "cli": Room(

@@ -148,7 +148,7 @@ def plot_matrix(
     cmap = seaborn.color_palette("vlag" if centered else "viridis", as_cmap=True)
     image = _draw_cells(ax, shown, norm, cmap)
     _mark_groups(ax.xaxis, ax.axvline, column_sizes)
-    ax.tick_params("x", rotation=90 if len(column_sizes) > 8 else 0)
+    ax.tick_params("x", rotation=90 if len(column_sizes) > 6 else 0)
     if rows in scores.models:
         _mark_groups(ax.yaxis, ax.axhline, row_sizes)
     else:

@@ -61,7 +61,10 @@ def in_house_style(draw: Callable[P, R]) -> Callable[P, R]:
             mpl.rc_context({**SETTINGS, "font.family": fonts.families()}),
             fonts.without_glyph_warnings(),
         ):
-            return draw(*args, **kwargs)
+            drawn = draw(*args, **kwargs)
+            interactive = mpl.is_interactive()
+        mpl.interactive(interactive)  # a notebook's first figure turns it on; the context would undo that
+        return drawn
 
     return wrapped
 
