@@ -21,7 +21,8 @@ PYTHON ?= python3
 JOBS ?= 2
 TORCH ?= $(shell cat $(VENV)/torch 2>/dev/null)
 
-EXECUTED := $(patsubst %,runs/%,$(wildcard notebooks/0[1-7]_*.ipynb))
+# the longest first
+EXECUTED := $(patsubst %,runs/%,$(wildcard notebooks/06_*.ipynb notebooks/0[1-57]_*.ipynb))
 PACKAGE := $(shell find lmmap -name '*.py')
 SCORES := $(wildcard runs/demo/scores/*.parquet runs/demo-smollm2/scores/*.parquet)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SWAP_TOLERANCE = 1e-4  # nats, where kernels of a mixture of experts are not exact
 PAD_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.25, torch.bfloat16: 2.0}
-AUDIT_TEXTS, AUDIT_TOKENS, AUDIT_MARGIN = 16, 64, 1.0
+AUDIT_TEXTS, AUDIT_TOKENS, AUDIT_MARGIN = 16, 32, 1.0
 
 
 def suffix_swap(model: LoadedModel, longest: int) -> float:
@@ -45,7 +45,7 @@ def suffix_swap(model: LoadedModel, longest: int) -> float:
     generator = torch.Generator().manual_seed(0)
     length = max(2, min(longest, model.context or longest))
     half = length // 2
-    one, other = torch.randint(model.vocab_size, (2, 2, length), generator=generator)
+    one, other = torch.randint(model.vocab_size, (2, 1, length), generator=generator)
     other[:, :half] = one[:, :half]
     with torch.inference_mode():
         first, second = (
@@ -92,7 +92,7 @@ def pad_growth(model: LoadedModel, sequences: Sequence[Encoded]) -> float:
 def audit_prefix(model: LoadedModel, texts: Sequence[str], chosen: Prefix) -> dict[str, float]:
     """Score some texts after every candidate prefix.
 
-    Sixteen texts spread over the set, the first 64 tokens of each: a prefix acts on the start of a text.
+    Sixteen texts spread over the set, the first 32 tokens of each: a prefix acts on the start of a text.
 
     Parameters
     ----------

@@ -109,6 +109,7 @@ def prepare(
     long_texts: str = "window",
     token_budget: int | None = None,
     audit: bool = True,
+    tokenized: Tokenized | None = None,
 ) -> Job:
     """Encode, check and plan: everything before the first batch.
 
@@ -127,6 +128,8 @@ def prepare(
         Most padded tokens in a batch; 2,048 on a CPU by default.
     audit : bool
         Whether candidate prefixes are compared.
+    tokenized : Tokenized, optional
+        These texts as this tokenizer cuts them, if that is known.
 
     Returns
     -------
@@ -139,7 +142,8 @@ def prepare(
         If no prefix can be chosen, an id lies outside the embedding, or the model is not causal.
     """
     reference = prefix == "reference"
-    tokenized = tokenize(model.tokenizer, texts, special_tokens=reference)
+    if tokenized is None:
+        tokenized = tokenize(model.tokenizer, texts, special_tokens=reference)
     _check_ids(model, tokenized)
     chosen = None if reference else choose_prefix(model.tokenizer, model.spec.prefix)
     if chosen is not None and chosen.id >= model.vocab_size:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from lmmap.models import ModelSpec
+from lmmap.scoring.encode import Tokenized
 from lmmap.scoring.load import load_model
 from lmmap.scoring.score import finish, prepare, token_log_probs
 from lmmap.store import Store
@@ -98,6 +99,7 @@ def score_models(
     torch.set_num_threads(threads or os.cpu_count() or 1)
     store.request(specs)
     failed: dict[str, str] = {}
+    cut: dict[str, Tokenized] = {}
     waiting = sorted(specs, key=_size, reverse=True)
     while waiting:
         held_elsewhere = []
@@ -112,7 +114,7 @@ def score_models(
                     progress = Progress(spec.name, "loading", done, len(specs), n_texts=len(store.texts))
                     try:
                         progress = _score_row(
-                            store, spec, device, token_budget, keep_tokens, progress, on_progress
+                            store, spec, device, token_budget, keep_tokens, cut, progress, on_progress
                         )
                     except Exception as error:
                         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -133,6 +135,7 @@ def _score_row(
     device: str,
     token_budget: int | None,
     keep_tokens: bool,
+    cut: dict[str, Tokenized],
     progress: Progress,
     on_progress: Callable[[Progress], None],
 ) -> Progress:
@@ -141,7 +144,9 @@ def _score_row(
     texts = store.texts.texts
     model = load_model(spec, device=device)
     policies = {key: store.scoring[key] for key in ("prefix", "long_texts")}
-    job = prepare(model, texts, token_budget=token_budget, **policies)
+    known = cut.get(model.tokenizer_hash)  # models of one tokenizer cut the texts alike
+    job = prepare(model, texts, token_budget=token_budget, tokenized=known, **policies)
+    cut[model.tokenizer_hash] = job.tokenized
     parts = store.parts(spec.row_id, job.hash)
     finished = parts.read()
     pace = _Pace(replace(progress, state="scoring"), sum(map(len, finished.values())))
