@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.spatial.distance import pdist
 from sklearn.manifold import TSNE
 
 from lmmap.errors import InputError
@@ -135,7 +136,10 @@ def test_tsne_is_scikit_learns_with_our_settings():
     expected = TSNE(
         perplexity=3.0, metric="precomputed", init=start / start[:, 0].std() * 1e-4, random_state=7
     ).fit_transform(distances)
-    np.testing.assert_array_equal(np.abs(drawn.coordinates), np.abs(expected.astype(float)))
+    np.testing.assert_allclose(pdist(drawn.coordinates), pdist(expected.astype(float)), rtol=1e-9)
+    covariance = np.cov(drawn.coordinates.T)  # turned to its widest
+    assert abs(covariance[0, 1]) < 1e-9 * covariance[0, 0]
+    assert covariance[0, 0] >= covariance[1, 1]
     assert (drawn.recipe["perplexity"], drawn.recipe["seed"]) == (3.0, 7)
 
 
@@ -175,7 +179,7 @@ def test_umap_gets_the_distances_and_the_start(monkeypatch):
     drawn = fit_map(scores, method="umap", seed=3)
     np.testing.assert_allclose(given["distances"] ** 2 / 2, half_variances(scores.values), atol=1e-9)
     assert (given["n_neighbors"], given["metric"], given["random_state"]) == (7, "precomputed", 3)
-    np.testing.assert_array_equal(drawn.coordinates, fit_map(scores, method="mds").coordinates)
+    np.testing.assert_allclose(drawn.coordinates, fit_map(scores, method="mds").coordinates, rtol=1e-9)
 
 
 def test_umap_that_is_not_installed_names_the_extra(monkeypatch):

@@ -11,7 +11,7 @@ from lmmap.errors import InputError
 from lmmap.files import whole_file
 from lmmap.plotting.fonts import without_glyph_warnings
 
-DPI = {".svg": 200, ".png": 200}  # in an SVG, of matrices and of very many points only
+DPI = {".svg": 150, ".png": 200}  # in an SVG, of matrices and of very many points only
 
 
 def save_figure(figure: Figure, path: str | Path) -> list[Path]:
