@@ -49,10 +49,9 @@ def demo(folder: Path, no_smollm2: bool) -> None:
     click.echo(repr(texts))
     _sweep(folder / "demo", texts, zoo_specs(made.zoo), workers=os.cpu_count() or 1)
     if not no_smollm2:
-        from lmmap.demo.smollm2 import make_smollm2
         from lmmap.demo.texts import subset_for_smollm2
 
-        make_smollm2(folder / "demo-data" / "smollm2")
+        make_demo(folder / "demo-data")
         specs = smollm2_specs(folder / "demo-data" / "smollm2")
         _sweep(folder / "demo-smollm2", subset_for_smollm2(texts), specs, workers=1)
 

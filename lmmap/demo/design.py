@@ -11,6 +11,7 @@ from lmmap.demo.installed import DOMAINS
 Attribute = str | int | float | bool
 
 ZOO = "../runs/demo-data/zoo"
+SEPARATOR = "<|endoftext|>"
 VOCABULARY = {"bpe": 1024, "bytes": 257}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ from lmmap.demo.folders import remove_unfinished
 from lmmap.demo.installed import installed_versions
 from lmmap.demo.smollm2 import make_smollm2
 from lmmap.demo.zoo import make_zoo
-from lmmap.files import whole_file
+from lmmap.files import read_json, write_json
 
 SEED = 0
 TEXTS_FORMAT = 1  # to be raised when other texts come out of the same packages
@@ -76,7 +75,7 @@ def _texts(folder: Path, evaluation: Path, training: Path) -> dict[str, str]:
     note = folder / "texts.json"
     recipe: dict[str, Any] = {"seed": SEED, "format": TEXTS_FORMAT, "packages": installed_versions()}
     if note.is_file() and evaluation.is_file() and training.is_file():
-        noted = json.loads(note.read_text(encoding="utf-8"))
+        noted = read_json(note)
         if noted["recipe"] == recipe:
             return dict(noted["fingerprints"])
     from lmmap.demo.texts import demo_texts
@@ -86,7 +85,5 @@ def _texts(folder: Path, evaluation: Path, training: Path) -> dict[str, str]:
     texts.evaluation.write(evaluation)
     texts.training.write(training)
     fingerprints = {"evaluation": texts.evaluation.fingerprint, "training": texts.training.fingerprint}
-    with whole_file(note) as temporary:
-        noted = {"recipe": recipe, "fingerprints": fingerprints}
-        temporary.write_text(json.dumps(noted, indent=1) + "\n", encoding="utf-8")
+    write_json(note, {"recipe": recipe, "fingerprints": fingerprints})
     return fingerprints

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lmmap.demo.design import zoo_rows
+from lmmap.demo.design import SEPARATOR, zoo_rows
 from lmmap.demo.smollm2 import NAME, ROUNDED
 from lmmap.models import ModelSpec
 
-SEPARATOR = "<|endoftext|>"
 N_PARAMETERS = 134_515_008
 
 

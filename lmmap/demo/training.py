@@ -24,11 +24,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from lmmap.demo.design import SIZES, TRAINING, VOCABULARY, Blend, Run
+from lmmap.demo.design import SEPARATOR, SIZES, TRAINING, VOCABULARY, Blend, Run
 from lmmap.demo.folders import whole_folder
 from lmmap.text_files import read_texts
 
-SEPARATOR = "<|endoftext|>"
 CONTEXT = 768  # tokens: a text of 512 bytes fits whole, whichever the tokenizer
 WEIGHTS = "model.safetensors"
 
