@@ -17,7 +17,8 @@ from lmmap.errors import InputError
 from lmmap.exact_kl import ExactKL, compare_estimates, exact_kl_on_samples, exact_kl_on_texts, sample_ids
 from lmmap.geometry import estimate_kl, estimate_kl_tokens
 from lmmap.models import ModelSpec
-from lmmap.scoring.load import LoadedModel, load_model
+from lmmap.scoring.forward import LoadedModel
+from lmmap.scoring.load import load_model
 from lmmap.scoring.score import score_texts
 
 WORDS = ("<eos>", "a", "b", "c")

@@ -14,7 +14,7 @@ from lmmap.exact_kl.alike import check_models, check_reading
 from lmmap.exact_kl.result import ExactKL
 from lmmap.exact_kl.sample import check_fits, sample_ids
 from lmmap.scoring.encode import Encoded
-from lmmap.scoring.load import LoadedModel
+from lmmap.scoring.forward import LoadedModel
 from lmmap.scoring.plan import plan_batches
 from lmmap.scoring.score import TOKEN_BUDGET, prepare
 

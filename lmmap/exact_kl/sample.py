@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from lmmap.errors import InputError
-from lmmap.scoring.load import LoadedModel
+from lmmap.scoring.forward import LoadedModel
 from lmmap.scoring.prefix import choose_prefix
 from lmmap.scoring.score import TOKEN_BUDGET
 

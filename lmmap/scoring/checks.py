@@ -13,7 +13,7 @@ from lmmap.scoring.encode import Encoded, encode, tokenize
 from lmmap.scoring.prefix import Prefix, candidate_prefixes
 
 if TYPE_CHECKING:
-    from lmmap.scoring.load import LoadedModel
+    from lmmap.scoring.forward import LoadedModel
 
 SWAP_TOLERANCE = 1e-4  # nats, where kernels of a mixture of experts are not exact
 PAD_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3, torch.float16: 0.25, torch.bfloat16: 2.0}

@@ -14,7 +14,7 @@ import torch
 from lmmap.errors import InputError
 from lmmap.scoring.checks import PAD_TOLERANCE, audit_flag, audit_prefix, pad_growth, suffix_swap
 from lmmap.scoring.encode import Encoded, Tokenized, encode, tokenize
-from lmmap.scoring.load import LoadedModel
+from lmmap.scoring.forward import LoadedModel
 from lmmap.scoring.plan import plan_batches, plan_hash
 from lmmap.scoring.prefix import choose_prefix
 from lmmap.store import Row
