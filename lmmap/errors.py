@@ -13,6 +13,10 @@ class InputError(ValueError):
     """
 
 
+class NotFiniteError(InputError):
+    """A weight, a logit or a log-probability that is not finite; a finer precision may cure it."""
+
+
 def closest(word: str, options: Iterable[str]) -> str:
     """Name the option nearest to a word, ready to be appended to an error.
 

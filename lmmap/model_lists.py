@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     import yaml
 
 NOT_MISSPELT = ("type", "version", "region", "full_name")  # attributes that look like a field
-AS_WRITTEN = ("model", "name", "revision", "dtype", "prefix")
+SWITCHES = ("trust_remote_code", "allow_pickle")
+AS_WRITTEN = (
+    "model", "name", "revision", "dtype", "prefix", "adapter", "adapter_revision", "quantization",
+    "gguf_file",
+)  # fmt: skip
 TAG = "tag:yaml.org,2002:"
 PLAIN_SCALARS = {
     "null": r"(~|null|Null|NULL|)",
@@ -35,9 +39,9 @@ def read_models(path: str | Path) -> list[ModelSpec]:
     ----------
     path : str or Path
         YAML: a list of entries with ``model`` (Hub id, folder or ``.gguf`` file; paths are relative to the
-        list's own folder) and, if wanted, ``name``, ``revision``, ``dtype``, ``prefix``,
-        ``trust_remote_code``; all other fields are attributes. CSV: the same as columns, a cell meaning
-        what it would mean in YAML.
+        list's own folder) and, if wanted, the other fields of `ModelSpec`, such as ``name``, ``revision``,
+        ``dtype``, ``prefix`` or ``adapter``; all further ones are attributes. CSV: the same as columns, a
+        cell meaning what it would mean in YAML.
 
     Returns
     -------
@@ -157,12 +161,18 @@ def _spec(entry: object, where: str, folder: Path) -> ModelSpec:
             raise InputError(f"{where}: attribute {key!r} is {value!r}; attributes are single values")
         else:
             attributes[str(key)] = value if isinstance(value, str | int | float | bool) else str(value)
-    local = folder.absolute() / Path(model).expanduser()
-    source = str(local) if is_path(model) or local.exists() else model
-    return ModelSpec(source=source, attributes=attributes, **settings)
+    if "adapter" in settings:
+        settings["adapter"] = _place(settings["adapter"], folder)
+    return ModelSpec(source=_place(model, folder), attributes=attributes, **settings)
+
+
+def _place(source: str, folder: Path) -> str:
+    """Read a source as the list means it: a path relative to the list's folder, or a Hub id."""
+    local = folder.absolute() / Path(source).expanduser()
+    return str(local) if is_path(source) or local.exists() else source
 
 
 def _checked(key: str, value: object, where: str) -> object:
-    if key != "trust_remote_code" and not isinstance(value, str):
+    if key not in SWITCHES and not isinstance(value, str):
         raise InputError(f"{where}: {key} is {value!r}; it must be a single text")
     return value

@@ -9,17 +9,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lmmap.errors import InputError, closest
 from lmmap.files import sha256_of_file
 
-if TYPE_CHECKING:
-    pass
-
 Attribute = str | int | float | bool
-DTYPES = ("float32", "float16", "bfloat16", "float64")
+DTYPES = ("float16", "bfloat16", "tf32", "float32", "float64")
+QUANTIZATIONS = ("bitsandbytes-8bit", "bitsandbytes-4bit", "torchao-int8")
 WEIGHTS = (".safetensors", ".gguf")
+PICKLES = (".bin",)
 RECIPE_FILES = (*WEIGHTS, ".json", ".txt", ".model", ".tiktoken", ".py")
 NOT_IN_RECIPE = {"generation_config.json", "model_card.json"}
 
@@ -37,18 +36,33 @@ class ModelSpec:
     revision : str, optional
         Branch, tag or commit on the Hub.
     dtype : str, optional
-        ``float32``, ``float16``, ``bfloat16`` or ``float64``; by default what suits the device.
+        ``float16``, ``bfloat16``, ``tf32`` (float32 whose matrix products run on a GPU's tensor cores),
+        ``float32`` or ``float64``, and nothing else then; by default what suits the device, and a finer one
+        where that one is too noisy for the model.
     prefix : str, optional
         The token put in front of every text; by default found by rule (`lmmap.scoring.choose_prefix`).
+    adapter : str, optional
+        PEFT adapter (LoRA and its like) on the model: Hub id or folder.
+    adapter_revision : str, optional
+        Branch, tag or commit of the adapter on the Hub.
+    quantization : str, optional
+        ``bitsandbytes-8bit``, ``bitsandbytes-4bit`` (NF4) or ``torchao-int8``: weights rounded when loaded.
+        A checkpoint that is quantised already needs no word.
+    gguf_file : str, optional
+        Which ``.gguf`` file of a Hub repository.
     trust_remote_code : bool
         Whether code that comes with the model may run.
+    allow_pickle : bool
+        Whether weights may be read from ``.bin`` files where there are no safetensors; nothing but tensors
+        is unpickled.
     attributes : mapping
         Columns for colouring and selecting (family, n_parameters, created_at, ...); not identity.
 
     Raises
     ------
     InputError
-        If the source is empty, the dtype is none of the above, or ``trust_remote_code`` is no bool.
+        If the source is empty, the dtype or quantization is none of the above, a switch is no bool, or fields
+        do not go together.
 
     Examples
     --------
@@ -63,7 +77,12 @@ class ModelSpec:
     revision: str | None = None
     dtype: str | None = None
     prefix: str | None = None
+    adapter: str | None = None
+    adapter_revision: str | None = None
+    quantization: str | None = None
+    gguf_file: str | None = None
     trust_remote_code: bool = False
+    allow_pickle: bool = False
     attributes: Mapping[str, Attribute] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
@@ -71,21 +90,37 @@ class ModelSpec:
             raise InputError(
                 f"a model needs a source: a Hub id, a folder or a .gguf file, got {self.source!r}"
             )
-        if self.is_local:
-            path = Path(self.source).expanduser().absolute()
-            object.__setattr__(self, "source", str(path.parent.resolve() / path.name))
-        if not isinstance(self.trust_remote_code, bool):
+        for field_name in ("source", "adapter"):
+            place = getattr(self, field_name)
+            if place is not None and is_path(place):
+                path = Path(place).expanduser().absolute()
+                object.__setattr__(self, field_name, str(path.parent.resolve() / path.name))
+        for switch in ("trust_remote_code", "allow_pickle"):
+            if not isinstance(getattr(self, switch), bool):
+                raise InputError(f"{self.source}: {switch} is {getattr(self, switch)!r}; use true or false")
+        for field_name, known in (("dtype", DTYPES), ("quantization", QUANTIZATIONS)):
+            value = getattr(self, field_name)
+            if value is not None and value not in known:
+                raise InputError(
+                    f"{self.source}: unknown {field_name} {value!r}{closest(str(value), known)}; "
+                    f"use {', '.join(known)}"
+                )
+        if self.adapter_revision and (self.adapter is None or is_path(self.adapter)):
             raise InputError(
-                f"{self.source}: trust_remote_code is {self.trust_remote_code!r}; use true or false"
+                f"{self.source}: adapter_revision {self.adapter_revision!r} needs an adapter on the Hub"
             )
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise InputError(
-                f"{self.source}: unknown dtype {self.dtype!r}{closest(self.dtype, DTYPES)}; "
-                f"use {', '.join(DTYPES)}"
-            )
+        if self.gguf_file and self.is_local:
+            raise InputError(f"{self.source}: gguf_file is for Hub repositories; give the file's own path")
         if not self.name:
-            last = self.source.rstrip("/").rsplit("/", 1)[-1].removesuffix(".gguf")
-            object.__setattr__(self, "name", f"{last}@{self.revision}" if self.revision else last)
+            object.__setattr__(self, "name", self._default_name())
+
+    def _default_name(self) -> str:
+        name = _last_part(self.gguf_file or self.source)
+        name = f"{name}@{self.revision}" if self.revision else name
+        if self.adapter:
+            name += f"+{_last_part(self.adapter)}"
+            name = f"{name}@{self.adapter_revision}" if self.adapter_revision else name
+        return f"{name} {self.quantization}" if self.quantization else name
 
     @property
     def is_local(self) -> bool:
@@ -95,21 +130,12 @@ class ModelSpec:
     @cached_property
     def files_hash(self) -> str | None:
         """SHA-256 over a local model's weights, configuration and tokenizer; None on the Hub or if absent."""
-        path = Path(self.source)
-        if self.is_local and path.is_file():
-            return sha256_of_file(path)
-        files = _recipe_files(path) if self.is_local else []
-        if not files:
-            return None
-        digest = hashlib.sha256()
-        for file in files:
-            digest.update(f"{file.name}:{sha256_of_file(file)}\n".encode())
-        return digest.hexdigest()
+        return _hash_of(self.source, self.allow_pickle) if self.is_local else None
 
-    @property
+    @cached_property
     def recipe(self) -> dict[str, Any]:
         """Everything that decides the scores; a local model counts by its bytes, wherever it lies."""
-        return {
+        recipe: dict[str, Any] = {
             "source": None if self.is_local else self.source,
             "files": self.files_hash,
             "revision": self.revision,
@@ -117,6 +143,11 @@ class ModelSpec:
             "prefix": self.prefix,
             "trust_remote_code": self.trust_remote_code,
         }
+        if self.adapter is not None:
+            local = is_path(self.adapter)
+            recipe["adapter"] = _hash_of(self.adapter, self.allow_pickle) if local else self.adapter
+        later = ("adapter_revision", "quantization", "gguf_file", "allow_pickle")
+        return recipe | {key: getattr(self, key) for key in later if getattr(self, key)}
 
     @property
     def row_id(self) -> str:
@@ -203,8 +234,20 @@ def check_names(specs: Iterable[ModelSpec], where: str) -> None:
             )
 
 
-def _recipe_files(folder: Path) -> list[Path]:
-    files = sorted(folder.glob("*"))
-    if not any(file.suffix in WEIGHTS for file in files):
-        return []
-    return [f for f in files if f.is_file() and f.suffix in RECIPE_FILES and f.name not in NOT_IN_RECIPE]
+def _last_part(source: str) -> str:
+    return source.rstrip("/").rsplit("/", 1)[-1].removesuffix(".gguf")
+
+
+def _hash_of(source: str, allow_pickle: bool) -> str | None:
+    path = Path(source)
+    if path.is_file():
+        return sha256_of_file(path)
+    weights = (*WEIGHTS, *PICKLES) if allow_pickle else WEIGHTS
+    files = [file for file in sorted(path.glob("*")) if file.is_file()]
+    if not any(file.suffix in weights for file in files):
+        return None
+    digest = hashlib.sha256()
+    for file in files:
+        if file.suffix in (*RECIPE_FILES, *weights) and file.name not in NOT_IN_RECIPE:
+            digest.update(f"{file.name}:{sha256_of_file(file)}\n".encode())
+    return digest.hexdigest()

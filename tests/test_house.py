@@ -58,7 +58,11 @@ ROOMS = {
     "store": Room("errors files tables texts text_files models loglik", "filelock numpy pandas pyarrow"),
     "layouts": Room("errors geometry", "numpy", "sklearn threadpoolctl umap"),
     "modelmap": Room("errors geometry loglik layouts", "numpy pandas"),
-    "scoring": Room("version errors files texts models store", "accelerate numpy torch", "transformers"),
+    "scoring": Room(
+        "version errors files texts models store",
+        "accelerate numpy torch",
+        "bitsandbytes peft torchao transformers",
+    ),
     "exact_kl": Room("errors files geometry texts models scoring", "numpy pandas torch"),
     "plotting": Room(
         "errors files geometry loglik modelmap", "matplotlib numpy pandas scipy seaborn textalloc"

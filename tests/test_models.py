@@ -393,7 +393,7 @@ def test_two_models_of_one_name_are_refused(read, first, second, told):
         ("- {model: a, trust-remote-code: true}", r"\(closest: 'trust_remote_code'\)"),
         (
             "- {model: a, dtype: bfloat}",
-            r"a: unknown dtype 'bfloat' \(closest: 'bfloat16'\); use float32, .*",
+            r"a: unknown dtype 'bfloat' \(closest: 'bfloat16'\); use float16, .*",
         ),
         ("- {model: a, dtype: 16}", "unknown dtype '16'"),
         ("- {model: a, trust_remote_code: 'true'}", "trust_remote_code is 'true'; use true or false"),
@@ -467,7 +467,7 @@ def test_missing_list_names_the_nearest(tmp_path):
         ({"source": Path("a")}, r"a model needs a source.* got PosixPath\('a'\)"),
         (
             {"source": "a", "dtype": "fp16"},
-            "a: unknown dtype 'fp16'.*use float32, float16, bfloat16, float64",
+            "a: unknown dtype 'fp16'.*use float16, bfloat16, tf32, float32, float64",
         ),
         ({"source": "a", "trust_remote_code": "no"}, "a: trust_remote_code is 'no'; use true or false"),
         ({"source": "a", "trust_remote_code": None}, "trust_remote_code is None"),

@@ -34,6 +34,8 @@ class LoadedModel:
         A causal language model in evaluation mode.
     tokenizer : PreTrainedTokenizerBase
         Its tokenizer.
+    precision : str
+        One of `lmmap.models.DTYPES`.
 
     Attributes
     ----------
@@ -41,8 +43,8 @@ class LoadedModel:
         ``stub`` if the head runs on chosen rows, ``forward`` if every logit is computed.
     """
 
-    def __init__(self, spec: ModelSpec, model: Any, tokenizer: Any) -> None:  # noqa: ANN401
-        self.spec, self.model, self.tokenizer = spec, model, tokenizer
+    def __init__(self, spec: ModelSpec, model: Any, tokenizer: Any, precision: str) -> None:  # noqa: ANN401
+        self.spec, self.model, self.tokenizer, self.precision = spec, model, tokenizer, precision
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
         self.head = "forward"
@@ -94,10 +96,11 @@ class LoadedModel:
             What the head reads.
         """
         ids = ids.to(self.device)
-        if self.head == "forward":
-            rows = [self.model(input_ids=row[None], use_cache=False).logits[0].float() for row in ids]
-            return torch.stack(rows)
-        return self._run_decoder(ids)
+        with _tensor_cores(self.precision == "tf32"):
+            if self.head == "forward":
+                rows = [self.model(input_ids=row[None], use_cache=False).logits[0].float() for row in ids]
+                return torch.stack(rows)
+            return self._run_decoder(ids)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Apply the model's own head.
@@ -114,7 +117,7 @@ class LoadedModel:
         """
         if self.head == "forward":
             return hidden
-        with self._stubbed(hidden[None]):
+        with self._stubbed(hidden[None]), _tensor_cores(self.precision == "tf32"):
             placeholder = torch.zeros((1, hidden.shape[0]), dtype=torch.int64, device=self.device)
             logits: Tensor = self.model(input_ids=placeholder, use_cache=False).logits[0]
         return logits if logits.dtype == torch.float64 else logits.float()
@@ -234,6 +237,20 @@ class LoadedModel:
                     del module.forward
                 else:
                     module.forward = forward
+
+
+@contextmanager
+def _tensor_cores(allowed: bool) -> Iterator[None]:
+    """Let float32 products round their factors to TF32, or see that they do not, whatever was set before."""
+    places = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    former = [place.allow_tf32 for place in places]
+    try:
+        for place in places:
+            place.allow_tf32 = allowed
+        yield
+    finally:
+        for place, setting in zip(places, former, strict=True):
+            place.allow_tf32 = setting
 
 
 def _linear_float32(layer: torch.nn.Linear, x: Tensor) -> Tensor:

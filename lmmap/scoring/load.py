@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -11,25 +12,30 @@ from typing import Any
 
 import torch
 
-from lmmap.errors import InputError
-from lmmap.models import WEIGHTS, ModelSpec
+from lmmap.errors import InputError, NotFiniteError
+from lmmap.models import PICKLES, WEIGHTS, ModelSpec
+from lmmap.scoring.adapter import with_adapter
 from lmmap.scoring.forward import LoadedModel
 
+DEFAULT_DTYPE = {"cpu": "float32", "cuda": "float16"}
 
-def load_model(spec: ModelSpec, *, device: str = "cpu") -> LoadedModel:
+
+def load_model(spec: ModelSpec, *, device: str = "cpu", dtype: str | None = None) -> LoadedModel:
     """Load a causal language model with its tokenizer.
 
     Parameters
     ----------
     spec : ModelSpec
-        Hub id with revision, folder, or ``.gguf`` file.
+        Hub id with revision, folder, or ``.gguf`` file; with adapter and quantization, if wanted.
     device : str
         ``cpu``, ``cuda``, ``cuda:1``, ...
+    dtype : str, optional
+        Overrides the spec's; without either float32 on a CPU and float16 on a GPU.
 
     Returns
     -------
     LoadedModel
-        In evaluation mode; float32 on a CPU and float16 on a GPU unless the spec says otherwise.
+        In evaluation mode.
 
     Raises
     ------
@@ -38,39 +44,104 @@ def load_model(spec: ModelSpec, *, device: str = "cpu") -> LoadedModel:
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    place = torch.device(device)
+    dtype = dtype or spec.dtype or DEFAULT_DTYPE.get(place.type, "float32")
+    if dtype == "tf32" and place.type != "cuda":
+        raise InputError(f"{spec.source}: tf32 is a mode of GPUs; on {device} use float32")
     source, options = _where(spec)
-    options |= {"trust_remote_code": spec.trust_remote_code}
-    default = torch.float32 if torch.device(device).type == "cpu" else torch.float16
-    dtype = default if spec.dtype is None else getattr(torch, spec.dtype)
-    loading = {"dtype": dtype, "output_loading_info": True, **options}
-    if dtype == torch.float64:  # the grouped kernels of mixtures of experts know no float64
+    options["trust_remote_code"] = spec.trust_remote_code
+    loading = {**options, "dtype": torch_dtype(dtype), "output_loading_info": True, "weights_only": True}
+    if not spec.allow_pickle:
+        loading["use_safetensors"] = True
+    if dtype == "float64":  # the grouped kernels of mixtures of experts know no float64
         loading["experts_implementation"] = "eager"
+    if spec.quantization is not None:
+        loading |= {"quantization_config": _rounding(spec, dtype), "device_map": {"": place}}
     with _quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
             model, info = AutoModelForCausalLM.from_pretrained(source, **loading)
+            _check_weights(spec, model, info)
+            if spec.adapter is not None:
+                model = with_adapter(model, spec)
+        except InputError:
+            raise
         except Exception as error:  # files, formats and architectures fail in their own ways
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
             raise InputError(f"{spec.source} cannot be loaded: {_first_sentence(error)}") from error
-    _check_weights(spec, model, info)
-    return LoadedModel(spec, model.to(device).eval(), tokenizer)
+    if not spec.is_local:
+        model.config._commit_hash = _commit(spec)
+    if spec.quantization is None:
+        model = model.to(place)
+    return LoadedModel(spec, model.eval(), tokenizer, dtype)
+
+
+def torch_dtype(dtype: str) -> torch.dtype:
+    """Give the type in which a named precision keeps its numbers."""
+    kept: torch.dtype = getattr(torch, "float32" if dtype == "tf32" else dtype)
+    return kept
 
 
 def _where(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
     """Give from_pretrained's source and options, after a look at what is on disk."""
     if not spec.is_local:
-        return spec.source, {"revision": spec.revision} if spec.revision else {}
-    path = Path(spec.source).expanduser()
+        options = {"revision": spec.revision, "gguf_file": spec.gguf_file}
+        return spec.source, {key: value for key, value in options.items() if value is not None}
+    path = Path(spec.source)
     if not path.exists():
         raise InputError(f"no such folder or file: {path}")
     if path.is_file():
         if path.suffix != ".gguf":
             raise InputError(f"{path}: a model file must be .gguf")
         return str(path.parent), {"gguf_file": path.name}
+    if (path / "adapter_config.json").exists() and not (path / "config.json").exists():
+        base = json.loads((path / "adapter_config.json").read_text()).get("base_model_name_or_path")
+        raise InputError(f"{path} is an adapter; write `model: {base}` and `adapter: {path}`")
     if not (path / "config.json").exists():
         raise InputError(f"{path}: the folder has no config.json, so it is no model")
-    if not any(file.suffix in WEIGHTS for file in path.iterdir()):
-        raise InputError(f"{path}: the folder has no weights (*.safetensors)")
+    suffixes = {file.suffix for file in path.iterdir()}
+    if not suffixes & {*WEIGHTS, *(PICKLES if spec.allow_pickle else ())}:
+        pickled = "; it has .bin files, which are read with `allow_pickle: true`"
+        raise InputError(
+            f"{path}: the folder has no weights (*.safetensors){pickled if suffixes & {*PICKLES} else ''}"
+        )
     return str(path), {"local_files_only": True}
+
+
+def _commit(spec: ModelSpec) -> str | None:
+    """Read from the cache which commit of a Hub repository was loaded."""
+    from transformers.utils import cached_file
+    from transformers.utils.hub import extract_commit_hash
+
+    file = cached_file(
+        spec.source, spec.gguf_file or "config.json", revision=spec.revision, local_files_only=True
+    )
+    commit: str | None = extract_commit_hash(file, None)
+    return commit
+
+
+def _rounding(spec: ModelSpec, dtype: str) -> Any:  # noqa: ANN401
+    """Translate the name of a quantization for transformers."""
+    from transformers import BitsAndBytesConfig, TorchAoConfig
+
+    package = str(spec.quantization).partition("-")[0]
+    try:
+        if package == "torchao":
+            from torchao.quantization import Int8WeightOnlyConfig
+
+            return TorchAoConfig(Int8WeightOnlyConfig())
+        import bitsandbytes  # noqa: F401
+    except ImportError:
+        raise InputError(
+            f"{spec.source}: quantization {spec.quantization!r} needs `{package}`: "
+            "pip install 'lmmap[quantization]'"
+        ) from None
+    if spec.quantization == "bitsandbytes-8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch_dtype(dtype)
+    )
 
 
 def _check_weights(spec: ModelSpec, model: Any, info: Any) -> None:  # noqa: ANN401
@@ -84,13 +155,14 @@ def _check_weights(spec: ModelSpec, model: Any, info: Any) -> None:  # noqa: ANN
     if model.config.is_encoder_decoder:
         raise InputError(f"{spec.source}: {type(model).__name__} is an encoder-decoder, not a causal model")
     for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
-            raise InputError(f"{spec.source}: weight {name} holds values that are not finite")
+        packed = type(parameter.data) is not torch.Tensor  # of a quantizer; its logits are looked at instead
+        if not packed and not torch.isfinite(parameter).all():
+            raise NotFiniteError(f"{spec.source}: weight {name} holds values that are not finite")
 
 
 def _first_sentence(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
 
 
 @contextmanager
