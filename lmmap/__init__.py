@@ -34,6 +34,7 @@ _ROOM_OF = {
     "bits_per_byte": "geometry",
     "clip_below": "geometry",
     "nearest_neighbors": "geometry",
+    "debias_kl": "resolution",
     "split_variance": "geometry",
     "exact_kl_on_texts": "exact_kl",
     "exact_kl_on_samples": "exact_kl",

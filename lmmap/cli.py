@@ -99,6 +99,10 @@ def texts(
 @click.option(
     "--long-texts", type=click.Choice(["window", "truncate", "error"]), default="window", show_default=True
 )
+@click.option(
+    "--max-error-var", type=float, default=0.1, show_default=True,
+    help="Noise, in nats^2, above which a row is scored in a finer precision.",
+)  # fmt: skip
 @click.option("--no-tokens", is_flag=True, help="Do not keep the log-probability of every token.")
 def score(
     run: Path,
@@ -110,6 +114,7 @@ def score(
     token_budget: int | None,
     prefix: str,
     long_texts: str,
+    max_error_var: float,
     no_tokens: bool,
 ) -> None:
     """Score texts under every model of a list; what is finished is kept."""
@@ -127,7 +132,7 @@ def score(
         store = Store.create(run, text_set, prefix=prefix, long_texts=long_texts)
     failed = _score(
         store, specs, workers=workers, device=device, threads=threads, token_budget=token_budget,
-        keep_tokens=not no_tokens,
+        max_error_var=max_error_var, keep_tokens=not no_tokens,
     )  # fmt: skip
     _report(store.status(), run)
     if failed:
@@ -278,7 +283,10 @@ class _Bar:
 
 
 def _table(table: pd.DataFrame) -> str:
-    shown = table.assign(seconds=table["seconds"].map(lambda s: "" if s != s else f"{s:.1f}"))
+    shown = table.assign(
+        seconds=table["seconds"].map(lambda s: "" if s != s else f"{s:.1f}"),
+        error_var=table["error_var"].map(lambda v: "" if v != v else f"{v:.1e}"),
+    ).fillna({"dtype": "", "prefix": ""})
     shown["n_tokens"] = (
         shown["n_tokens"].map(lambda n: f"{n:,}", na_action="ignore").astype(object).fillna("")
     )

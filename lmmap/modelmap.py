@@ -14,6 +14,7 @@ from lmmap.errors import InputError, closest
 from lmmap.geometry import estimate_kl, height, nearest_neighbors
 from lmmap.layouts import classical_mds, default_perplexity, principal_axes, tsne, umap
 from lmmap.loglik import LogLikelihoods
+from lmmap.resolution import debias_kl, noise_kl
 
 Method = Literal["tsne", "pca", "mds", "umap"]
 
@@ -112,7 +113,8 @@ class ModelMap:
         Returns
         -------
         str
-            Models, texts, method with its settings, clipping, and the share of neighbours kept.
+            Models, texts, method with its settings, clipping, the share of neighbours kept, and the
+            resolution: the KL that noise alone may show, below which pairs cannot be told apart.
         """
         parts = [_counts(self.recipe, len(self.kl)), _settings(self.recipe)]
         if self.recipe.get("clipped_below") is not None:
@@ -122,6 +124,8 @@ class ModelMap:
             neighbors = "nearest neighbour" if k == 1 else f"{k} nearest neighbours"
             chance = k / (len(self.kl) - 1)
             parts.append(f"{neighbors}: {self.neighbors_kept(k):.0%} kept ({chance:.0%} by chance)")
+        if "resolution" in self.recipe:
+            parts.append(_resolution(self.recipe))
         return " · ".join(parts)
 
     def to_frame(self) -> pd.DataFrame:
@@ -215,7 +219,8 @@ def fit_map(
 
     Notes
     -----
-    t-SNE and UMAP start from the picture of ``mds`` and see the distances ``sqrt(2 KL)``
+    The text-level estimate is rid of the rows' noise (`lmmap.resolution`) where ``scores.models`` has
+    ``error_var``. t-SNE and UMAP start from the picture of ``mds`` and see the distances ``sqrt(2 KL)``
     (arXiv:2502.16173, eq. 3).
 
     Examples
@@ -228,8 +233,10 @@ def fit_map(
     """
     n_models = len(scores.models)
     _check_request(method, n_models, perplexity, kl_given=kl is not None)
+    noise: dict[str, Any] = {}
     if kl is None:
         divergence, estimator = estimate_kl(scores.values, weights=weights), TEXT_LEVEL
+        divergence, noise = _without_noise(divergence, scores.models)
     else:
         divergence = _aligned(kl, scores.models.index)
     if not divergence.any():
@@ -250,6 +257,7 @@ def fit_map(
         "perplexity": perplexity,
         "seed": seed if method in ("tsne", "umap") else None,
         "explained": None if explained is None else tuple(explained.tolist()),
+        **noise,
         **_provenance(scores, weights, method),
     }
     return ModelMap(divergence, coordinates, height(scores.values, weights=weights), scores.models, recipe)
@@ -272,6 +280,19 @@ def _check_request(method: str, n_models: int, perplexity: float | None, kl_give
         raise InputError(f"perplexity is a setting of method='tsne', not of {method!r}")
     if not 1 <= perplexity < n_models:
         raise InputError(f"perplexity must lie in [1, {n_models}) for {n_models} models, got {perplexity:g}")
+
+
+def _without_noise(kl: np.ndarray, models: pd.DataFrame) -> tuple[np.ndarray, dict[str, Any]]:
+    """Take off what the rows' noise adds, and say what cannot be resolved."""
+    if "error_var" not in models or models["error_var"].isna().all():
+        return kl, {"resolution": None, "n_unresolved": None, "n_noise_unknown": len(models)}
+    error_var = models["error_var"].to_numpy(dtype=np.float64)
+    added, kl = noise_kl(error_var), debias_kl(kl, error_var)
+    return kl, {
+        "resolution": float(added.max()),
+        "n_unresolved": int(np.triu(kl < added, 1).sum()),
+        "n_noise_unknown": int(np.isnan(error_var).sum()),
+    }
 
 
 def _aligned(kl: np.ndarray | pd.DataFrame, row_ids: pd.Index) -> np.ndarray:
@@ -354,3 +375,11 @@ def _settings(recipe: Mapping[str, Any]) -> str:
     if method in ("pca", "mds"):
         words.append("rotation and sign are arbitrary")
     return ", ".join(words)
+
+
+def _resolution(recipe: Mapping[str, Any]) -> str:
+    unknown = recipe["n_noise_unknown"]
+    if recipe["resolution"] is None:
+        return "resolution unknown: the scores' noise was not measured"
+    told = f"resolution {recipe['resolution']:.1g} nats, {recipe['n_unresolved']:,} pairs closer"
+    return f"{told}, noise of {unknown} models unknown" if unknown else told

@@ -41,7 +41,8 @@ from lmmap.texts import TextSet
 
 FORMAT = 1
 POLICIES = {"prefix": ("auto", "reference"), "long_texts": ("window", "truncate", "error")}
-MEASURED = ("n_parameters", "prefix", "tokenization", "n_tokens", "policy", "flags")
+MEASURED = ("n_parameters", "dtype", "prefix", "tokenization", "n_tokens", "policy", "flags")
+NOISE = ("error_var", "shape_var")
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ class Store:
         """Note the models that are wanted; a model of a known name takes the former one's place."""
         check_names(specs, str(self.path))
         for spec in specs:
-            taken = sorted((set(MEASURED) - {"n_parameters"}) & set(spec.attributes))
+            taken = sorted(({*MEASURED, *NOISE} - {"n_parameters"}) & set(spec.attributes))
             if taken:
                 raise InputError(f"{spec.name}: {taken[0]!r} is measured; give the attribute another name")
             file = self.path / "requests" / f"{slug(spec.name)}.json"
@@ -253,8 +254,8 @@ class Store:
         Returns
         -------
         DataFrame
-            Index ``row_id``; columns ``model``, ``state`` (done, running, failed or missing), ``reason``,
-            ``n_tokens``, ``seconds`` and ``flags``.
+            Index ``row_id``; columns ``model``, ``state`` (done, running, failed or missing), ``n_tokens``,
+            ``seconds``, ``dtype``, ``prefix``, ``error_var`` (nats^2), ``flags`` and ``reason``.
         """
         rows = []
         for entry in self.requests():
@@ -262,16 +263,17 @@ class Store:
             row = {"row_id": row_id, "model": entry["model"], "state": "missing", "flags": "", "reason": ""}
             if self.is_done(row_id):
                 made, journal = self.provenance(row_id), self.path / "journal" / f"{row_id}.json"
-                row |= {"state": "done", "n_tokens": made["n_tokens"], "flags": "; ".join(made["flags"])}
+                row |= {key: made[key] for key in ("n_tokens", "dtype", "prefix")} | _noise(made)
+                row |= {"state": "done", "flags": "; ".join(made["flags"])}
                 row |= {"seconds": read_json(journal)["seconds"]} if journal.exists() else {}
             elif self._is_claimed(row_id):
                 row["state"] = "running"
             elif self._failure(row_id).exists():
                 row |= {"state": "failed", "reason": read_json(self._failure(row_id))["reason"]}
             rows.append(row)
-        columns = ["row_id", "model", "state", "n_tokens", "seconds", "flags", "reason"]
-        frame = pd.DataFrame(rows, columns=columns).set_index("row_id")
-        return frame.astype({"n_tokens": "Int64", "seconds": "float64"})
+        columns = ["row_id", "model", "state", "n_tokens", "seconds", "dtype", "prefix", "error_var"]
+        frame = pd.DataFrame(rows, columns=[*columns, "flags", "reason"]).set_index("row_id")
+        return frame.astype({"n_tokens": "Int64", "seconds": "float64", "error_var": "float64"})
 
     def load(self) -> LogLikelihoods:
         """Read the finished rows of the models asked for.
@@ -295,6 +297,7 @@ class Store:
             column = pq.read_table(self._scores(entry["row_id"]), columns=["log_likelihood"])
             values.append(column["log_likelihood"].to_numpy())
             measured = {key: made[key] for key in MEASURED} | {"flags": "; ".join(made["flags"])}
+            measured |= _noise(made)
             table.append({"model": entry["model"], **measured, **entry["attributes"]})
         models = pd.DataFrame(table, index=pd.Index([entry["row_id"] for entry in done], name="row_id"))
         return LogLikelihoods(np.stack(values), models, self.texts.frame.drop(columns="text"))
@@ -382,6 +385,12 @@ class Parts:
         """Keep some more finished batches."""
         with whole_file(self.folder / f"{min(batches):08d}.npz") as temporary, temporary.open("wb") as file:
             np.savez(file, **{str(number): values for number, values in batches.items()})  # type: ignore[arg-type]
+
+
+def _noise(made: Mapping[str, Any]) -> dict[str, float]:
+    """Read a row's noise, NaN where it was not measured."""
+    noise = made.get("noise", {})
+    return {key: float("nan") if noise.get(key) is None else float(noise[key]) for key in NOISE}
 
 
 def _short(value: object) -> str:

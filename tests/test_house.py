@@ -57,7 +57,8 @@ ROOMS = {
     "loglik": Room("errors geometry", "numpy pandas", "xarray"),
     "store": Room("errors files tables texts text_files models loglik", "filelock numpy pandas pyarrow"),
     "layouts": Room("errors geometry", "numpy", "sklearn threadpoolctl umap"),
-    "modelmap": Room("errors geometry loglik layouts", "numpy pandas"),
+    "resolution": Room("errors", "numpy"),
+    "modelmap": Room("errors geometry loglik layouts resolution", "numpy pandas"),
     "scoring": Room(
         "version errors files texts models store",
         "accelerate numpy torch",

@@ -290,7 +290,8 @@ def test_the_caption_says_what_is_drawn():
     tsne, pca = fit_map(scores), fit_map(scores, method="pca")
     assert tsne.caption() == (
         "12 models, 64 texts · t-SNE, perplexity 3.67, seed 42 · clipped below -450.0 nats · "
-        f"5 nearest neighbours: {tsne.neighbors_kept(5):.0%} kept (45% by chance)"
+        f"5 nearest neighbours: {tsne.neighbors_kept(5):.0%} kept (45% by chance) · "
+        "resolution unknown: the scores' noise was not measured"
     )
     assert f"PCA, {sum(pca.recipe['explained']):.0%} of the variance, rotation and sign are arbitrary" in (
         pca.caption()

@@ -30,7 +30,14 @@ def bytes_of(run: Path) -> dict[str, bytes]:
 
 
 def row(n_texts: int = 2, **provenance: object) -> Row:
-    made = {"tokenization": "t", "prefix": "<s>", "n_parameters": 1, "n_tokens": n_texts, "flags": []}
+    made = {
+        "tokenization": "t",
+        "prefix": "<s>",
+        "dtype": "float32",
+        "n_parameters": 1,
+        "n_tokens": n_texts,
+        "flags": [],
+    }
     one = [np.array([i]) for i in range(n_texts)]
     tokens = [np.array([-1.5], np.float32)] * n_texts
     counts = np.ones(n_texts, int)
@@ -65,7 +72,7 @@ def test_what_is_written_is_read(undisturbed, specs):
 
 
 def test_a_sweep_started_again_scores_nothing_twice(undisturbed, specs, monkeypatch):
-    monkeypatch.setattr("lmmap.scoring.sweep.load_model", lambda *_, **__: pytest.fail("loaded a model"))
+    monkeypatch.setattr("lmmap.scoring.row.load_model", lambda *_, **__: pytest.fail("loaded a model"))
     assert score_models(undisturbed, specs) == {}
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from lmmap.errors import InputError
+from lmmap.errors import InputError, NotFiniteError
 from lmmap.scoring.encode import Encoded, encode, tokenize
 from lmmap.scoring.prefix import Prefix, candidate_prefixes
 
@@ -52,7 +52,10 @@ def suffix_swap(model: LoadedModel, longest: int) -> float:
             _log_softmax(model, model.hidden(ids)[:, :half].flatten(0, 1)) for ids in (one, other)
         )
     if not (torch.isfinite(first).all() and torch.isfinite(second).all()):
-        raise InputError(f"{model.spec.source}: logits are not finite; the weights or the dtype are at fault")
+        raise NotFiniteError(
+            f"{model.spec.source}: logits are not finite in {model.precision}; "
+            "the weights or the precision are at fault"
+        )
     difference = float((first - second).abs().max())
     if not difference <= SWAP_TOLERANCE:
         raise InputError(

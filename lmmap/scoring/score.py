@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmmap.errors import InputError
+from lmmap.errors import InputError, NotFiniteError
 from lmmap.scoring.checks import PAD_TOLERANCE, audit_flag, audit_prefix, pad_growth, suffix_swap
 from lmmap.scoring.encode import Encoded, Tokenized, encode, tokenize
 from lmmap.scoring.forward import LoadedModel
@@ -164,7 +164,8 @@ def prepare(
         "recipe": model.spec.recipe,
         "architecture": type(model.model).__name__,
         "n_parameters": model.n_parameters,
-        "dtype": str(model.dtype).removeprefix("torch."),
+        "dtype": model.precision,
+        "attention": getattr(model.model.config, "_attn_implementation", None),
         "prefix": chosen.token if chosen else "reference",
         "prefix_rule": chosen.rule if chosen else "tokenizer's default, first id not scored",
         "audit": table,
@@ -212,7 +213,7 @@ def finish(
     Raises
     ------
     InputError
-        If a log-probability is not finite or above 1e-5 nats: text and model are named.
+        If a log-probability is above 1e-5 nats, or not finite (`NotFiniteError`): text and model are named.
     """
     pieces: list[list[np.ndarray]] = [[] for _ in range(n_texts)]
     for sequence, values in zip(job.sequences, log_probs, strict=True):
@@ -221,9 +222,9 @@ def finish(
     for i, values in enumerate(tokens):
         wrong = ~np.isfinite(values) | (values > ABOVE_ZERO)
         if wrong.any():
-            raise InputError(
-                f"{name} gives a token of text {i + 1} the log-probability {values[wrong][0]}; "
-                "no score is written"
+            value = values[wrong][0]
+            raise (InputError if np.isfinite(value) else NotFiniteError)(
+                f"{name} gives a token of text {i + 1} the log-probability {value}; no score is written"
             )
         if not len(values):
             raise InputError(f"text {i + 1} has no token that {name} could score; remove it")

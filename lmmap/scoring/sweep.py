@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from lmmap.models import ModelSpec
 from lmmap.scoring.encode import Tokenized
-from lmmap.scoring.load import load_model
-from lmmap.scoring.score import finish, prepare, token_log_probs
+from lmmap.scoring.row import MAX_ERROR_VAR, release, score_row
+from lmmap.scoring.score import Job, OnBatch
 from lmmap.store import Store
 
 SECONDS_BETWEEN_PARTS = 30.0
@@ -64,6 +64,7 @@ def score_models(
     device: str = "cpu",
     threads: int | None = None,
     token_budget: int | None = None,
+    max_error_var: float = MAX_ERROR_VAR,
     keep_tokens: bool = True,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> dict[str, str]:
@@ -81,6 +82,8 @@ def score_models(
         Threads on a CPU; recorded, since bits depend on it. All cores by default.
     token_budget : int, optional
         Most padded tokens in a batch.
+    max_error_var : float
+        Noise in nats^2 above which a model whose list names no dtype is scored in a finer precision.
     keep_tokens : bool
         Whether the log-probability of every token is kept.
     on_progress : callable, optional
@@ -95,11 +98,15 @@ def score_models(
     ------
     OSError
         If the disk is full; finished rows stay.
+    torch.AcceleratorError
+        If the GPU is lost to this process; the row is recorded as failed.
     """
     torch.set_num_threads(threads or os.cpu_count() or 1)
     store.request(specs)
     failed: dict[str, str] = {}
     cut: dict[str, Tokenized] = {}
+    options = {"device": device, "token_budget": token_budget, "max_error_var": max_error_var}
+    options |= {"keep_tokens": keep_tokens}
     waiting = sorted(specs, key=_size, reverse=True)
     while waiting:
         held_elsewhere = []
@@ -113,16 +120,16 @@ def score_models(
                     done = sum(store.is_done(s.row_id) for s in specs)
                     progress = Progress(spec.name, "loading", done, len(specs), n_texts=len(store.texts))
                     try:
-                        progress = _score_row(
-                            store, spec, device, token_budget, keep_tokens, cut, progress, on_progress
-                        )
+                        progress = _score_row(store, spec, progress, on_progress, cut, options)
                     except Exception as error:
                         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                             raise
                         store.write_failure(spec.row_id, error)
                         failed[spec.row_id] = str(error)
                         on_progress(replace(progress, state="failed", reason=str(error)))
-                    gc.collect()
+                        if isinstance(error, torch.AcceleratorError):  # the device is lost to this process
+                            raise
+                    release()
         waiting = held_elsewhere
         if waiting:
             time.sleep(SECONDS_BETWEEN_LOOKS)
@@ -132,37 +139,33 @@ def score_models(
 def _score_row(
     store: Store,
     spec: ModelSpec,
-    device: str,
-    token_budget: int | None,
-    keep_tokens: bool,
-    cut: dict[str, Tokenized],
     progress: Progress,
     on_progress: Callable[[Progress], None],
+    cut: dict[str, Tokenized],
+    options: Mapping[str, Any],
 ) -> Progress:
     start = time.monotonic()
     on_progress(progress)
     texts = store.texts.texts
-    model = load_model(spec, device=device)
+    pace = _Pace(replace(progress, state="scoring"))
+
+    def begin(job: Job) -> tuple[dict[int, np.ndarray], OnBatch]:
+        parts = store.parts(spec.row_id, job.hash)
+        finished, unsaved = parts.read(), dict[int, np.ndarray]()
+        pace.begin(sum(len(job.batches[number]) for number in finished))
+
+        def on_batch(number: int, values: np.ndarray, n_sequences: int) -> None:
+            unsaved[number] = values
+            on_progress(pace.after(len(values), n_sequences))
+            if pace.seconds_since_save() > SECONDS_BETWEEN_PARTS:
+                parts.write(unsaved)
+                unsaved.clear()
+                pace.saved()
+
+        return finished, on_batch
+
     policies = {key: store.scoring[key] for key in ("prefix", "long_texts")}
-    known = cut.get(model.tokenizer_hash)  # models of one tokenizer cut the texts alike
-    job = prepare(model, texts, token_budget=token_budget, tokenized=known, **policies)
-    cut[model.tokenizer_hash] = job.tokenized
-    parts = store.parts(spec.row_id, job.hash)
-    finished = parts.read()
-    pace = _Pace(replace(progress, state="scoring"), sum(map(len, finished.values())))
-    unsaved: dict[int, np.ndarray] = {}
-
-    def on_batch(number: int, values: np.ndarray, n_sequences: int) -> None:
-        unsaved[number] = values
-        on_progress(pace.after(len(values), n_sequences))
-        if pace.seconds_since_save() > SECONDS_BETWEEN_PARTS:
-            parts.write(unsaved)
-            unsaved.clear()
-            pace.saved()
-
-    pace.skip(sum(len(job.batches[number]) for number in finished))
-    log_probs = token_log_probs(model, job.sequences, job.batches, finished=finished, on_batch=on_batch)
-    row = finish(job, log_probs, len(texts), spec.name, keep_tokens=keep_tokens)
+    row = score_row(spec, texts, begin=begin, cut=cut, **options, **policies)
     seconds = time.monotonic() - start
     journal = {
         "seconds": round(seconds, 3),
@@ -181,17 +184,18 @@ def _score_row(
 class _Pace:
     """Counts texts and tokens against the clock."""
 
-    def __init__(self, progress: Progress, tokens_known: int) -> None:
+    def __init__(self, progress: Progress) -> None:
         self.progress = progress
-        self.start = self.last_save = time.monotonic()
-        self.tokens = 0
+        self.begin(0)
 
     @property
     def tokens_per_second(self) -> float:
         return self.tokens / max(time.monotonic() - self.start, 1e-9)
 
-    def skip(self, n_sequences: int) -> None:
-        self.skipped = n_sequences
+    def begin(self, n_sequences: int) -> None:
+        """Start the clock, behind sequences that are there already."""
+        self.start = self.last_save = time.monotonic()
+        self.tokens, self.skipped = 0, n_sequences
         self.progress = replace(self.progress, texts_done=min(n_sequences, self.progress.n_texts))
 
     def after(self, n_tokens: int, n_sequences: int) -> Progress:

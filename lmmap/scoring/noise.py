@@ -1,0 +1,149 @@
+"""Noise of a row: how far its scores lie from the same model in IEEE float32, one text at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from lmmap.scoring.encode import Encoded
+from lmmap.scoring.forward import LoadedModel
+from lmmap.scoring.plan import plan_batches
+from lmmap.scoring.score import token_log_probs
+
+NOISE_TEXTS, LEAST_TEXTS, SHARE = 48, 8, 8  # a small set is not scored over again for its noise
+EXACT = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What rounding does to a row.
+
+    Parameters
+    ----------
+    error_var : float
+        Variance over texts of the difference to IEEE float32, one text at a time, nats^2. A row adds its own
+        to every squared distance.
+    error_mean : float
+        Mean of that difference, nats per text: what the height is off by.
+    shape_var : float
+        Variance of the difference to the row's own precision, one text at a time, nats^2: what the batches'
+        shapes do.
+    n_texts : int
+        Over how many texts.
+    bitwise : bool
+        Whether a text scored again gives the same bits.
+    """
+
+    error_var: float | None
+    error_mean: float | None
+    shape_var: float
+    n_texts: int
+    bitwise: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the fields by name."""
+        return asdict(self)
+
+
+def noise_places(n_texts: int) -> np.ndarray:
+    """Choose the texts that are scored once more: 48 spread over the set, at most an eighth of it.
+
+    Parameters
+    ----------
+    n_texts : int
+        N.
+
+    Returns
+    -------
+    int array
+        Positions; at least 8 of them, or all.
+
+    Examples
+    --------
+    >>> noise_places(80).tolist()
+    [0, 9, 18, 26, 35, 44, 53, 61, 70, 79]
+    """
+    wanted = min(n_texts, max(LEAST_TEXTS, min(NOISE_TEXTS, n_texts // SHARE)))
+    return np.unique(np.linspace(0, n_texts - 1, wanted).round().astype(int))
+
+
+def log_likelihoods_of(
+    model: LoadedModel, sequences: Sequence[Encoded], places: np.ndarray, *, token_budget: int = 0
+) -> np.ndarray:
+    """Score chosen texts apart from the row.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        The model, in any precision.
+    sequences : sequence of Encoded
+        All sequences of the row.
+    places : int array
+        Which texts, ascending.
+    token_budget : int
+        Most padded tokens in a batch; by default each sequence goes alone.
+
+    Returns
+    -------
+    (len(places),) float64 array
+        Nats per text.
+
+    Raises
+    ------
+    NotFiniteError
+        If a log-probability is not finite.
+    """
+    chosen = [e for e in sequences if e.text in set(places.tolist())]
+    batches = plan_batches([len(e.ids) - 1 for e in chosen], token_budget)
+    totals = np.zeros(len(places))
+    for e, values in zip(chosen, token_log_probs(model, chosen, batches), strict=True):
+        totals[np.searchsorted(places, e.text)] += values.sum(dtype=np.float64)
+    return totals
+
+
+def measure_noise(
+    model: LoadedModel,
+    sequences: Sequence[Encoded],
+    log_likelihood: np.ndarray,
+    reference: np.ndarray | None,
+) -> Noise:
+    """Compare a finished row with itself one text at a time, and with float32.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        The model that gave the row.
+    sequences : sequence of Encoded
+        All sequences of the row.
+    log_likelihood : (N,) float64 array
+        The row, nats per text.
+    reference : float64 array, optional
+        `log_likelihoods_of` the float32 model for `noise_places`; None if it could not be had. A float32 or
+        float64 row is its own reference.
+
+    Returns
+    -------
+    Noise
+        Variances with the degrees of freedom of a sample; zero if there is one text only.
+    """
+    places = noise_places(len(log_likelihood))
+    alone = log_likelihoods_of(model, sequences, places)
+    again = log_likelihoods_of(model, sequences, places[:1])
+    if model.precision in EXACT:
+        reference = alone
+    found = log_likelihood[places]
+    return Noise(
+        error_var=None if reference is None else variance(found - reference),
+        error_mean=None if reference is None else float(np.mean(found - reference)),
+        shape_var=variance(found - alone),
+        n_texts=len(places),
+        bitwise=bool(alone[0] == again[0]),
+    )
+
+
+def variance(differences: np.ndarray) -> float:
+    """Variance of a sample, zero for a single value."""
+    return float(np.var(differences, ddof=1)) if len(differences) > 1 else 0.0

@@ -1,0 +1,190 @@
+"""One row from spec to scores, begun anew in a finer precision or in smaller batches where need be."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from lmmap.errors import NotFiniteError
+from lmmap.models import ModelSpec
+from lmmap.scoring.encode import Tokenized
+from lmmap.scoring.forward import LoadedModel
+from lmmap.scoring.load import DEFAULT_DTYPE, load_model
+from lmmap.scoring.noise import EXACT, log_likelihoods_of, measure_noise, noise_places, variance
+from lmmap.scoring.score import Job, OnBatch, finish, prepare, token_log_probs
+from lmmap.store import Row
+
+MAX_ERROR_VAR = 0.1  # nats^2; the squared distance to a good 8-bit copy is 0.5 to 0.8
+FINER = {"float16": "tf32", "bfloat16": "tf32", "tf32": "float32"}
+FEWEST_TOKENS = 256  # smaller batches save no memory worth the time
+
+Begin = Callable[[Job], tuple[Mapping[int, np.ndarray], OnBatch]]
+
+
+def score_row(
+    spec: ModelSpec,
+    texts: Sequence[str],
+    *,
+    begin: Begin,
+    device: str = "cpu",
+    token_budget: int | None = None,
+    max_error_var: float = MAX_ERROR_VAR,
+    keep_tokens: bool = True,
+    cut: dict[str, Tokenized] | None = None,
+    prefix: str = "auto",
+    long_texts: str = "window",
+) -> Row:
+    """Score texts under one model, in the coarsest precision that is good enough.
+
+    A model whose list gives no dtype begins in the device's own (float16 on a GPU). Where that gives values
+    that are not finite, or a noise above ``max_error_var``, it begins anew in the next finer one: TF32 has
+    float16's mantissa and float32's range, float32 has both. Out of memory, it begins anew with batches of
+    half the size. All that was tried is recorded.
+
+    Parameters
+    ----------
+    spec : ModelSpec
+        The model.
+    texts : sequence of str
+        N texts.
+    begin : callable
+        Told the `Job` before its first batch; returns the batches that are there already, and what shall be
+        called after each other one.
+    device, token_budget, keep_tokens
+        As `lmmap.scoring.sweep.score_models`.
+    max_error_var : float
+        Noise, in nats^2, above which a finer precision is taken.
+    cut : dict, optional
+        The texts as tokenizers cut them, by the tokenizer's hash; added to.
+    prefix, long_texts
+        As `prepare`.
+
+    Returns
+    -------
+    Row
+        The finished row; its provenance holds ``noise`` and ``tried``.
+
+    Raises
+    ------
+    InputError
+        If the model cannot be scored: the text and the value are named.
+    torch.OutOfMemoryError
+        If not even small batches fit.
+    """
+    precision = spec.dtype or DEFAULT_DTYPE.get(torch.device(device).type, "float32")
+    policies = {"prefix": prefix, "long_texts": long_texts}
+    attempt = _Attempt(
+        spec, texts, begin, device, max_error_var, policies, keep_tokens, {} if cut is None else cut
+    )
+    tried: list[dict[str, Any]] = []
+    while True:
+        finer = None if spec.dtype else FINER.get(precision)
+        try:
+            row = attempt.run(precision, token_budget, may_promote=finer is not None)
+            break
+        except _TooCoarse as reason:
+            told = str(reason)
+        except NotFiniteError as error:
+            if finer is None:
+                raise
+            told = str(error)
+        except torch.OutOfMemoryError:
+            if attempt.budget is None or attempt.budget < 2 * FEWEST_TOKENS:
+                raise
+            finer, told = precision, "out of memory"
+            token_budget = attempt.budget // 2
+        tried.append({"precision": precision, "token_budget": attempt.budget, "reason": told})
+        precision = str(finer)
+        release()
+    flags = [*row.provenance["flags"], *(_told(step, row.provenance) for step in tried)]
+    return replace(row, provenance={**row.provenance, "tried": tried, "flags": flags})
+
+
+@dataclass
+class _Attempt:
+    """Scores a row once in a given precision; remembers what a further attempt can use."""
+
+    spec: ModelSpec
+    texts: Sequence[str]
+    begin: Begin
+    device: str
+    max_error_var: float
+    policies: Mapping[str, Any]
+    keep_tokens: bool
+    cut: dict[str, Tokenized]
+    budget: int | None = None
+    reference: np.ndarray | None = None
+
+    def run(self, precision: str, token_budget: int | None, *, may_promote: bool) -> Row:
+        self.budget = token_budget
+        model = load_model(self.spec, device=self.device, dtype=precision)
+        known = self.cut.get(model.tokenizer_hash)  # models of one tokenizer cut the texts alike
+        job = prepare(model, self.texts, token_budget=token_budget, tokenized=known, **self.policies)
+        self.budget = job.provenance["token_budget"]
+        self.cut[model.tokenizer_hash] = job.tokenized
+        self._find_reference(model, job)
+        if may_promote and self.reference is not None:
+            self._try(model, job)
+        finished, on_batch = self.begin(job)
+        values = token_log_probs(model, job.sequences, job.batches, finished=finished, on_batch=on_batch)
+        row = finish(job, values, len(self.texts), self.spec.name, keep_tokens=self.keep_tokens)
+        noise = measure_noise(model, job.sequences, row.log_likelihood, self.reference)
+        flags = list(row.provenance["flags"])
+        if noise.error_var is None:
+            flags.append("noise not measured: the weights do not fit in float32")
+        elif noise.error_var > self.max_error_var:
+            flags.append(
+                f"noise of {noise.error_var:.2g} nats^2 in {precision}, above {self.max_error_var:g}"
+            )
+        if not noise.bitwise:
+            flags.append("a text scored again gives other bits")
+        return replace(row, provenance={**row.provenance, "flags": flags, "noise": noise.as_dict()})
+
+    def _find_reference(self, model: LoadedModel, job: Job) -> None:
+        """Score the chosen texts in float32, one at a time, unless the row itself is as fine."""
+        if self.reference is not None or model.precision in EXACT or not fits_in_float32(model):
+            return
+        exact = load_model(self.spec, device=self.device, dtype="float32")
+        self.reference = log_likelihoods_of(exact, job.sequences, noise_places(len(self.texts)))
+        del exact
+        release()
+
+    def _try(self, model: LoadedModel, job: Job) -> None:
+        """See on the chosen texts whether the precision will do."""
+        found = log_likelihoods_of(
+            model, job.sequences, noise_places(len(self.texts)), token_budget=job.provenance["token_budget"]
+        )
+        noise = variance(found - self.reference)
+        if noise > self.max_error_var:
+            raise _TooCoarse(f"noise of {noise:.2g} nats^2, above {self.max_error_var:g}")
+
+
+def fits_in_float32(model: LoadedModel) -> bool:
+    """Tell whether the weights fit once more beside the model, in float32; a CPU's memory is not counted."""
+    if model.device.type != "cuda":
+        return True
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info(model.device)
+    return bool(4 * model.n_parameters * 1.1 < free)
+
+
+def release() -> None:
+    """Give back the memory of models that are gone."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _told(step: Mapping[str, Any], made: Mapping[str, Any]) -> str:
+    if step["reason"] == "out of memory":
+        return f"out of memory with batches of {step['token_budget']:,} tokens, scored with fewer"
+    return f"scored in {made['dtype']}, for {step['precision']} would not do: {step['reason']}"
+
+
+class _TooCoarse(Exception):  # noqa: N818 - a signal, not an error
+    """The precision is too coarse for this model."""

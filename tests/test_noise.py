@@ -1,0 +1,206 @@
+"""Noise is measured against float32, decides the precision, and is told; out of memory costs batches only."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from lmmap.errors import InputError, NotFiniteError
+from lmmap.models import ModelSpec
+from lmmap.scoring import noise as noise_module
+from lmmap.scoring import row as row_module
+from lmmap.scoring.forward import LoadedModel
+from lmmap.scoring.load import load_model
+from lmmap.scoring.noise import log_likelihoods_of, noise_places
+from lmmap.scoring.row import score_row
+from lmmap.scoring.score import prepare, score_texts
+from lmmap.scoring.sweep import score_models
+from lmmap.store import Store
+from lmmap.texts import text_set
+
+TEXTS = [f"text {i}: " + "日本 and more of it. " * (i % 5 + 1) for i in range(40)]
+
+
+def score(spec: ModelSpec, **options: object):
+    return score_row(spec, TEXTS, begin=lambda _: ({}, lambda *_: None), **options)
+
+
+@pytest.fixture
+def coarse_by_default(monkeypatch):
+    """Let a CPU begin in bfloat16, as a GPU begins in float16."""
+    monkeypatch.setattr(row_module, "DEFAULT_DTYPE", {"cpu": "bfloat16"})
+    monkeypatch.setattr(row_module, "FINER", {"bfloat16": "float32"})
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_noise_is_the_variance_against_float32_one_text_at_a_time(dtype, make_model):
+    folder = str(make_model("llama"))
+    row = score(ModelSpec(folder, dtype=dtype), token_budget=300)
+    found, places = row.provenance["noise"], noise_places(len(TEXTS))
+    exact, coarse = (load_model(ModelSpec(folder, dtype=d)) for d in ("float32", dtype))
+    alone = [
+        np.array(
+            [score_texts(model, [TEXTS[i]], token_budget=1, audit=False).log_likelihood[0] for i in places]
+        )
+        for model in (exact, coarse)
+    ]
+    for key, reference in zip(("error_var", "shape_var"), alone, strict=True):
+        assert found[key] == pytest.approx(np.var(row.log_likelihood[places] - reference, ddof=1), rel=1e-6)
+    assert found["error_mean"] == pytest.approx(np.mean(row.log_likelihood[places] - alone[0]), rel=1e-6)
+    assert found["error_var"] > 1e-6
+    assert found["n_texts"] == len(places) == 8
+    assert found["bitwise"] is True
+
+
+def test_a_float32_row_is_its_own_reference(make_model):
+    noise = score(ModelSpec(str(make_model("llama")))).provenance["noise"]
+    assert noise["error_var"] == noise["shape_var"] < 1e-8
+
+
+def test_forty_eight_texts_spread_over_the_set_or_an_eighth():
+    assert [len(noise_places(n)) for n in (1, 5, 8, 64, 100, 384, 10_000)] == [1, 5, 8, 8, 12, 48, 48]
+    assert (noise_places(10_000)[0], noise_places(10_000)[-1]) == (0, 9_999)
+
+
+def test_windows_of_one_text_are_added_up(make_model):
+    model = load_model(ModelSpec(str(make_model("llama", max_position_embeddings=16))))
+    job = prepare(model, TEXTS)
+    assert len(job.sequences) > 2 * len(TEXTS)
+    expected = score_texts(model, TEXTS).log_likelihood[[3, 7]]
+    for budget in (0, 1_000):
+        found = log_likelihoods_of(model, job.sequences, np.array([3, 7]), token_budget=budget)
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.usefixtures("coarse_by_default")
+def test_a_noisy_row_is_scored_again_in_a_finer_precision(make_model):
+    folder = str(make_model("llama"))
+    row, exact = score(ModelSpec(folder), max_error_var=1e-6), score(ModelSpec(folder, dtype="float32"))
+    np.testing.assert_array_equal(row.log_likelihood, exact.log_likelihood)
+    assert row.provenance["dtype"] == "float32"
+    (tried,) = row.provenance["tried"]
+    assert tried["precision"] == "bfloat16"
+    assert tried["reason"].startswith("noise of ")
+    (flag,) = [flag for flag in row.provenance["flags"] if "would not do" in flag]
+    assert flag.startswith("scored in float32, for bfloat16 would not do: noise of")
+
+
+@pytest.mark.usefixtures("coarse_by_default")
+def test_a_row_that_is_good_enough_stays(make_model):
+    row = score(ModelSpec(str(make_model("llama"))), max_error_var=1e6)
+    assert (row.provenance["dtype"], row.provenance["tried"]) == ("bfloat16", [])
+
+
+def test_a_precision_that_was_asked_for_stays_and_is_flagged(make_model):
+    row = score(ModelSpec(str(make_model("llama")), dtype="bfloat16"), max_error_var=1e-6)
+    assert (row.provenance["dtype"], row.provenance["tried"]) == ("bfloat16", [])
+    assert any("nats^2 in bfloat16, above 1e-06" in flag for flag in row.provenance["flags"])
+
+
+def overflowing(make_model, tmp_path) -> str:
+    """Make a model with a weight that float16 cannot hold."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(make_model("llama"), tmp_path / "large")
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if name.endswith("up_proj.weight"))
+    weights[name][0, 0] = 1e5
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return str(folder)
+
+
+def test_what_overflows_is_scored_again_or_refused(make_model, tmp_path, monkeypatch):
+    folder = overflowing(make_model, tmp_path)
+    with pytest.raises(NotFiniteError, match=r"up_proj\.weight holds values that are not finite"):
+        score(ModelSpec(folder, dtype="float16"))
+    monkeypatch.setattr(row_module, "DEFAULT_DTYPE", {"cpu": "float16"})
+    monkeypatch.setattr(row_module, "FINER", {"float16": "float32"})
+    row = score(ModelSpec(folder))
+    np.testing.assert_array_equal(
+        row.log_likelihood, score(ModelSpec(folder, dtype="float32")).log_likelihood
+    )
+    assert row.provenance["tried"][0]["precision"] == "float16"
+
+
+def test_tf32_is_refused_where_there_is_no_gpu(make_model):
+    with pytest.raises(InputError, match="tf32 is a mode of GPUs; on cpu use float32"):
+        load_model(ModelSpec(str(make_model("llama")), dtype="tf32"))
+
+
+def test_float32_stays_ieee_whatever_was_set_before(make_model, monkeypatch):
+    model = load_model(ModelSpec(str(make_model("llama"))))
+    seen = []
+    run = model.model.forward
+    monkeypatch.setattr(
+        model.model, "forward", lambda **k: seen.append(torch.backends.cuda.matmul.allow_tf32) or run(**k)
+    )
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        score_texts(model, TEXTS[:1])
+        assert seen
+        assert not any(seen)
+        assert torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def test_out_of_memory_costs_batches_and_nothing_else(make_model, monkeypatch):
+    folder = str(make_model("llama"))
+    expected = score(ModelSpec(folder), token_budget=500)
+    run = LoadedModel.hidden
+
+    def little_memory(self: LoadedModel, ids: torch.Tensor) -> torch.Tensor:
+        if ids.numel() > 600:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run(self, ids)
+
+    monkeypatch.setattr(LoadedModel, "hidden", little_memory)
+    row = score(ModelSpec(folder), token_budget=2000)
+    np.testing.assert_array_equal(row.log_likelihood, expected.log_likelihood)
+    assert [step["token_budget"] for step in row.provenance["tried"]] == [2000, 1000]
+    assert row.provenance["token_budget"] == 500
+    assert any("out of memory with batches of 2,000 tokens" in flag for flag in row.provenance["flags"])
+    monkeypatch.setattr(LoadedModel, "hidden", lambda self, ids: little_memory(self, ids.repeat(99, 9)))
+    with pytest.raises(torch.OutOfMemoryError):
+        score(ModelSpec(folder))
+
+
+def test_without_room_for_float32_the_noise_is_not_known_and_this_is_told(make_model, monkeypatch):
+    monkeypatch.setattr(row_module, "fits_in_float32", lambda _: False)
+    row = score(ModelSpec(str(make_model("llama")), dtype="bfloat16"))
+    assert row.provenance["noise"]["error_var"] is None
+    assert "noise not measured: the weights do not fit in float32" in row.provenance["flags"]
+
+
+def test_scores_that_do_not_repeat_are_told(make_model, monkeypatch):
+    values = iter(np.random.default_rng(0).normal(-100, 1, 1000))
+    monkeypatch.setattr(
+        noise_module,
+        "log_likelihoods_of",
+        lambda _, __, places: np.array([next(values) for _ in places]),
+    )
+    row = score(ModelSpec(str(make_model("llama"))))
+    assert row.provenance["noise"]["bitwise"] is False
+    assert "a text scored again gives other bits" in row.provenance["flags"]
+
+
+def test_noise_stands_in_the_store_in_status_and_in_the_models_table(make_model, tmp_path):
+    specs = [
+        ModelSpec(str(make_model("llama")), name=dtype, dtype=dtype) for dtype in ("float32", "bfloat16")
+    ]
+    store = Store.create(tmp_path / "run", text_set(TEXTS))
+    assert score_models(store, specs, threads=1, max_error_var=1e-6) == {}
+    models = store.load().models.set_index("model")
+    for spec in specs:
+        noise = store.provenance(spec.row_id)["noise"]
+        assert models.loc[spec.name, "error_var"] == noise["error_var"]
+        assert models.loc[spec.name, "shape_var"] == noise["shape_var"]
+        assert store.status().loc[spec.row_id, "error_var"] == noise["error_var"]
+    assert "above 1e-06" in store.status().loc[specs[1].row_id, "flags"]
+    assert "above 1e-06" in models.loc["bfloat16", "flags"]
+    assert json.loads(json.dumps(store.provenance(specs[0].row_id)))["tried"] == []
