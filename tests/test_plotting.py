@@ -350,6 +350,10 @@ class TestHeatmap:
         assert bar.get_xlabel() == "KL, nats per text"
         assert [t.get_text() for t in bar.get_xticklabels()] == ["0.0001", "0.001", "0.01", "0.1", "1"]
 
+    def test_the_bar_of_a_map_names_its_estimator(self):
+        bar = plot_kl_heatmap(map_of(6)).axes[3]
+        assert bar.get_xlabel() == "KL, nats per text (text level estimate)"
+
     def test_names_end_where_they_cannot_be_read(self):
         assert len(plot_kl_heatmap(map_of(60)).axes[2].get_yticklabels()) == 60
         assert not plot_kl_heatmap(map_of(61)).axes[2].get_yticklabels()

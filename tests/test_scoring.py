@@ -291,8 +291,11 @@ def test_the_plan_covers_everything_within_the_budget():
 # What is refused
 
 
-def test_a_model_that_is_not_causal_is_refused_by_name(make_model):
+def test_a_model_that_is_not_causal_and_not_known_by_name_is_seen(make_model, monkeypatch):
     folder = make_model("bert", is_decoder=False)
+    with pytest.raises(InputError, match="is not scored: is_decoder=False in its config makes it read both"):
+        load_model(ModelSpec(str(folder)))
+    monkeypatch.setattr("lmmap.scoring.load.refusal", lambda _: None)
     with pytest.raises(InputError, match=r"BertLMHeadModel is not causal: .* nats"):
         score_texts(load_model(ModelSpec(str(folder))), TEXTS)
 
@@ -340,7 +343,7 @@ def test_folders_that_are_no_models(make_model, tmp_path):
         load_model(ModelSpec(str(tmp_path)))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "t5"}))
     (tmp_path / "model.safetensors").write_bytes(b"")
-    with pytest.raises(InputError, match="cannot be loaded"):
+    with pytest.raises(InputError, match="is not scored: is_encoder_decoder=True"):
         load_model(ModelSpec(str(tmp_path)))
 
 

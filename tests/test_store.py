@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from lmmap import fit_map
 from lmmap.errors import InputError
 from lmmap.models import ModelSpec
 from lmmap.scoring.sweep import score_models
@@ -74,6 +75,16 @@ def test_what_is_written_is_read(undisturbed, specs):
 def test_a_sweep_started_again_scores_nothing_twice(undisturbed, specs, monkeypatch):
     monkeypatch.setattr("lmmap.scoring.row.load_model", lambda *_, **__: pytest.fail("loaded a model"))
     assert score_models(undisturbed, specs) == {}
+
+
+def test_a_set_without_token_records_makes_text_level_maps(undisturbed, specs, tmp_path):
+    store = Store.create(tmp_path / "run", TEXTS)
+    assert score_models(store, specs, threads=1, token_budget=512, keep_tokens=False) == {}
+    assert not (store.path / "tokens").exists()
+    with pytest.raises(InputError, match="scored with --no-tokens"):
+        store.tokens(specs[0].row_id)
+    drawn, expected = (fit_map(s.load(), method="mds") for s in (store, undisturbed))
+    np.testing.assert_array_equal(drawn.kl, expected.kl)
 
 
 KILLED = """

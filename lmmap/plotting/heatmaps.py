@@ -21,7 +21,7 @@ from scipy.spatial.distance import squareform
 from lmmap.errors import InputError
 from lmmap.geometry import double_center
 from lmmap.loglik import LogLikelihoods
-from lmmap.modelmap import ModelMap, check_divergence
+from lmmap.modelmap import TEXT_LEVEL, ModelMap, check_divergence
 from lmmap.plotting.attributes import Groups, Scale, read_attribute
 from lmmap.plotting.style import HUES, INK, check_glyphs, human, in_house_style, log_ticks, shorten
 
@@ -92,7 +92,7 @@ def plot_kl_heatmap(
         shrink=0.6,
         aspect=40,
         pad=0.02,
-        label="KL, nats per text",
+        label=f"KL, nats per text{_estimator(kl)}",
     )
     ticks = log_ticks(low, high)
     bar.set_ticks(ticks, labels=[human(t) for t in ticks])
@@ -103,6 +103,10 @@ def plot_kl_heatmap(
     elif painted is not None:
         painted.add_bar(tree_ax, strip_ax, ax)
     return figure
+
+
+def _estimator(kl: ModelMap | pd.DataFrame) -> str:
+    return "" if isinstance(kl, pd.DataFrame) else f" ({kl.recipe.get('estimator', TEXT_LEVEL)} estimate)"
 
 
 @in_house_style

@@ -15,6 +15,7 @@ import torch
 from lmmap.errors import InputError, NotFiniteError
 from lmmap.models import PICKLES, WEIGHTS, ModelSpec
 from lmmap.scoring.adapter import with_adapter
+from lmmap.scoring.causal import refusal
 from lmmap.scoring.forward import LoadedModel
 
 DEFAULT_DTYPE = {"cpu": "float32", "cuda": "float16"}
@@ -42,7 +43,7 @@ def load_model(spec: ModelSpec, *, device: str = "cpu", dtype: str | None = None
     InputError
         If there are no weights, the model is not causal, or weights are missing or not finite.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     place = torch.device(device)
     dtype = dtype or spec.dtype or DEFAULT_DTYPE.get(place.type, "float32")
@@ -59,6 +60,9 @@ def load_model(spec: ModelSpec, *, device: str = "cpu", dtype: str | None = None
         loading |= {"quantization_config": _rounding(spec, dtype), "device_map": {"": place}}
     with _quiet():
         try:
+            reason = refusal(AutoConfig.from_pretrained(source, **options))
+            if reason is not None:
+                raise InputError(f"{spec.source} is not scored: {reason}")
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
             model, info = AutoModelForCausalLM.from_pretrained(source, **loading)
             _check_weights(spec, model, info)
@@ -152,8 +156,6 @@ def _check_weights(spec: ModelSpec, model: Any, info: Any) -> None:  # noqa: ANN
                 f"{spec.source}: {len(keys)} weights are {kind.removesuffix('_keys')}, such as {keys[0]}; "
                 f"is it a {type(model).__name__}?"
             )
-    if model.config.is_encoder_decoder:
-        raise InputError(f"{spec.source}: {type(model).__name__} is an encoder-decoder, not a causal model")
     for name, parameter in model.named_parameters():
         packed = type(parameter.data) is not torch.Tensor  # of a quantizer; its logits are looked at instead
         if not packed and not torch.isfinite(parameter).all():
@@ -161,6 +163,8 @@ def _check_weights(spec: ModelSpec, model: Any, info: Any) -> None:  # noqa: ANN
 
 
 def _first_sentence(error: Exception) -> str:
+    if "trust_remote_code" in str(error):
+        return "it brings code of its own, which runs only with `trust_remote_code: true`"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[: 2 if lines[0].endswith(":") else 1])
 
@@ -170,15 +174,14 @@ def _quiet() -> Iterator[None]:
     """Keep loading bars and advice of transformers off the screen; errors still come."""
     from transformers.utils import logging as transformers_logging
 
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.ERROR)
+    bars, disabled = transformers_logging.is_progress_bar_enabled(), logging.root.manager.disable
+    logging.disable(logging.WARNING)  # of whatever package transformers imports for this model
     transformers_logging.disable_progress_bar()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        transformers_logging.set_verbosity(verbosity)
+        logging.disable(disabled)
         if bars:
             transformers_logging.enable_progress_bar()
