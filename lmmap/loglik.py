@@ -15,6 +15,7 @@ from lmmap.geometry import clip_below
 if TYPE_CHECKING:
     import xarray
 
+TELLS_TEXTS_APART = ("n_bytes", "sha256")  # columns that texts of one id must agree on
 Labels = Sequence[str] | np.ndarray | pd.Series | pd.Index
 
 
@@ -226,13 +227,13 @@ def _check_joinable(first: LogLikelihoods, other: LogLikelihoods) -> None:
             f"the sets are over other texts: {len(first.texts)} and {len(other.texts)}, {len(missing)} of "
             f"them in one only, such as {missing[0]!r}; select the common ones first"
         )
-    if "n_bytes" in first.texts and "n_bytes" in other.texts:
-        n_bytes = other.texts["n_bytes"].reindex(first.texts.index)
-        differing = first.texts.index[(first.texts["n_bytes"] != n_bytes).to_numpy()]
+    for column in (c for c in TELLS_TEXTS_APART if c in first.texts and c in other.texts):
+        theirs = other.texts[column].reindex(first.texts.index)
+        differing = first.texts.index[(first.texts[column] != theirs).to_numpy()]
         if len(differing):
             raise InputError(
-                f"text {differing[0]!r} has {first.texts['n_bytes'][differing[0]]} bytes in one set and "
-                f"{n_bytes[differing[0]]} in the other: the sets give one id to different texts"
+                f"text {differing[0]!r} has {column} {first.texts[column][differing[0]]} in one set and "
+                f"{theirs[differing[0]]} in the other: the sets give one id to different texts"
             )
     policies = [set(s.models["policy"]) if "policy" in s.models else set() for s in (first, other)]
     if policies[0] != policies[1]:

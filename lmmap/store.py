@@ -16,6 +16,7 @@ measured stands apart, in ``journal/``.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import traceback
@@ -300,7 +301,9 @@ class Store:
             measured |= _noise(made)
             table.append({"model": entry["model"], **measured, **entry["attributes"]})
         models = pd.DataFrame(table, index=pd.Index([entry["row_id"] for entry in done], name="row_id"))
-        return LogLikelihoods(np.stack(values), models, self.texts.frame.drop(columns="text"))
+        hashes = [hashlib.sha256(text.encode()).hexdigest()[:16] for text in self.texts.texts]
+        texts = self.texts.frame.drop(columns="text").assign(sha256=hashes)
+        return LogLikelihoods(np.stack(values), models, texts)
 
     def tokens(self, row_id: str) -> list[np.ndarray]:
         """Read a row's token log-probabilities.

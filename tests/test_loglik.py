@@ -296,8 +296,21 @@ def test_one_id_for_different_texts_is_seen_by_the_length():
     longer = LogLikelihoods(
         other.values, other.models, other.texts.assign(n_bytes=[300, 512, 1000, 700])[::-1]
     )
-    with pytest.raises(InputError, match="'t3' has 1024 bytes in one set and"):
+    with pytest.raises(InputError, match="'t3' has n_bytes 1024 in one set and 1000 in the other"):
         join_models(first, longer)
+
+
+def test_one_id_for_different_texts_of_one_length_is_seen_by_the_hash():
+    def hashed(scores, *hashes):
+        return LogLikelihoods(scores.values, scores.models, scores.texts.assign(sha256=hashes))
+
+    first, same = hashed(made_up("a"), "0a", "0b", "0c", "0d"), hashed(made_up("b"), "0a", "0b", "0c", "0d")
+    assert len(join_models(first, same).models) == 2
+    assert len(join_models(first, made_up("b")).models) == 2  # a set without hashes cannot tell
+    reordered = LogLikelihoods(same.values[:, ::-1], same.models, same.texts[::-1])
+    assert (join_models(first, reordered).values == join_models(first, same).values).all()
+    with pytest.raises(InputError, match="'t2' has sha256 0b in one set and 0e in the other"):
+        join_models(first, hashed(made_up("b"), "0a", "0e", "0c", "0d"))
 
 
 def test_nothing_to_join():

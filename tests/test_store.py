@@ -10,16 +10,17 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from lmmap import fit_map
+from lmmap import LogLikelihoods, fit_map, join_models
 from lmmap.errors import InputError
 from lmmap.models import ModelSpec
 from lmmap.scoring.sweep import score_models
 from lmmap.scoring.workers import score_models_in_processes
 from lmmap.store import Row, Store
-from lmmap.texts import text_set
+from lmmap.texts import TextSet, text_set
 
 TEXTS = text_set([f"text {i}: " + "日本 and more of it. " * (i % 7 + 1) for i in range(40)], sources="made")
 
@@ -75,6 +76,22 @@ def test_what_is_written_is_read(undisturbed, specs):
 def test_a_sweep_started_again_scores_nothing_twice(undisturbed, specs, monkeypatch):
     monkeypatch.setattr("lmmap.scoring.row.load_model", lambda *_, **__: pytest.fail("loaded a model"))
     assert score_models(undisturbed, specs) == {}
+
+
+def test_sets_that_give_one_id_to_different_texts_do_not_join(tmp_path):
+    def scored(name: str, text: str) -> LogLikelihoods:
+        frame = pd.DataFrame({"text": [text, "same"], "source": "s"}, index=["mine", "yours"])
+        frame["n_bytes"] = frame["text"].str.len()
+        store = Store.create(tmp_path / name, TextSet(frame))
+        store.request([ModelSpec(f"lab/{name}")])
+        store.write_row(ModelSpec(f"lab/{name}").row_id, row(), {"seconds": 0.0})
+        return store.load()
+
+    a, b, other = scored("a", "one"), scored("b", "one"), scored("other", "two")
+    assert len(join_models(a, b).models) == 2
+    told = r"text 'mine' has sha256 [0-9a-f]{16} in one set and [0-9a-f]{16} in the other"
+    with pytest.raises(InputError, match=told):
+        join_models(a, other)
 
 
 def test_a_set_without_token_records_makes_text_level_maps(undisturbed, specs, tmp_path):

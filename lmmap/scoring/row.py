@@ -123,10 +123,12 @@ class _Attempt:
     def run(self, precision: str, token_budget: int | None, *, may_promote: bool) -> Row:
         self.budget = token_budget
         model = load_model(self.spec, device=self.device, dtype=precision)
-        known = self.cut.get(model.tokenizer_hash)  # models of one tokenizer cut the texts alike
+        shared = model.tokenizer.is_fast  # the rules of a slow one cannot be read whole, only guessed
+        known = self.cut.get(model.tokenizer_hash) if shared else None
         job = prepare(model, self.texts, token_budget=token_budget, tokenized=known, **self.policies)
         self.budget = job.provenance["token_budget"]
-        self.cut[model.tokenizer_hash] = job.tokenized
+        if shared:
+            self.cut[model.tokenizer_hash] = job.tokenized
         self._find_reference(model, job)
         if may_promote and self.reference is not None:
             self._try(model, job)
