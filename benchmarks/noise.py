@@ -43,9 +43,7 @@ def main(arguments: list[str]) -> None:
     specs = [ModelSpec(given.model, name=dtype or "default", dtype=dtype) for dtype in (*named, None)]
     with tempfile.TemporaryDirectory() as folder:
         store = Store.create(Path(folder) / "run", texts)
-        failed = score_models(
-            store, specs, device=given.device, on_progress=lambda p: print(p, file=sys.stderr)
-        )
+        failed = score_models(store, specs, device=given.device)
         if failed:
             sys.exit(f"failed: {failed}")
         report = table(store, specs, given.model, arguments)

@@ -13,8 +13,8 @@ class InputError(ValueError):
     """
 
 
-class NotFiniteError(InputError):
-    """A weight, a logit or a log-probability that is not finite; a finer precision may cure it."""
+class PrecisionError(InputError):
+    """What a finer precision may cure: values that are not finite, kernels that want float32."""
 
 
 def closest(word: str, options: Iterable[str]) -> str:

@@ -46,8 +46,9 @@ class ModelSpec:
     adapter_revision : str, optional
         Branch, tag or commit of the adapter on the Hub.
     quantization : str, optional
-        ``bitsandbytes-8bit``, ``bitsandbytes-4bit`` (NF4) or ``torchao-int8``: weights rounded when loaded.
-        A checkpoint that is quantised already needs no word.
+        ``bitsandbytes-8bit`` (without outlier columns, which are chosen over a whole batch),
+        ``bitsandbytes-4bit`` (NF4) or ``torchao-int8``: weights rounded when loaded. A checkpoint that is
+        quantised already needs no word.
     gguf_file : str, optional
         Which ``.gguf`` file of a Hub repository.
     trust_remote_code : bool

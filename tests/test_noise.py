@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmmap.errors import InputError, NotFiniteError
+from lmmap.errors import InputError, PrecisionError
 from lmmap.models import ModelSpec
 from lmmap.scoring import noise as noise_module
 from lmmap.scoring import row as row_module
@@ -33,6 +33,7 @@ def coarse_by_default(monkeypatch):
     """Let a CPU begin in bfloat16, as a GPU begins in float16."""
     monkeypatch.setattr(row_module, "DEFAULT_DTYPE", {"cpu": "bfloat16"})
     monkeypatch.setattr(row_module, "FINER", {"bfloat16": "float32"})
+    monkeypatch.setattr(row_module, "WIDER", {"bfloat16": "float32"})
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -116,10 +117,10 @@ def overflowing(make_model, tmp_path) -> str:
 
 def test_what_overflows_is_scored_again_or_refused(make_model, tmp_path, monkeypatch):
     folder = overflowing(make_model, tmp_path)
-    with pytest.raises(NotFiniteError, match=r"up_proj\.weight holds values that are not finite"):
+    with pytest.raises(PrecisionError, match=r"up_proj\.weight holds values that are not finite"):
         score(ModelSpec(folder, dtype="float16"))
     monkeypatch.setattr(row_module, "DEFAULT_DTYPE", {"cpu": "float16"})
-    monkeypatch.setattr(row_module, "FINER", {"float16": "float32"})
+    monkeypatch.setattr(row_module, "WIDER", {"float16": "float32"})
     row = score(ModelSpec(folder))
     np.testing.assert_array_equal(
         row.log_likelihood, score(ModelSpec(folder, dtype="float32")).log_likelihood

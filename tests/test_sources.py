@@ -253,7 +253,7 @@ def make_adapter(folder: Path, place: Path, **settings: object) -> Path:
     wrapped = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **settings))
     for name, parameter in wrapped.named_parameters():
         if "lora_" in name:
-            torch.nn.init.normal_(parameter, std=0.2)
+            torch.nn.init.normal_(parameter, std=0.4)
     wrapped.save_pretrained(place)
     return place
 

@@ -54,7 +54,8 @@ def exact_kl_on_texts(
     check_models(models)
     jobs = [prepare(model, texts, audit=False) for model in models]
     check_reading(models, jobs)
-    plan = next((job for job in jobs if job.provenance["equal_lengths"]), jobs[0])
+    strict = [job for job in jobs if job.provenance["equal_above"] is not None]
+    plan = min(strict, key=lambda job: job.provenance["equal_above"], default=jobs[0])
     return _measure(models, None, plan.sequences, plan.batches, w)
 
 

@@ -60,6 +60,11 @@ def refusal(config: Any) -> str | None:  # noqa: ANN401
             "attention_type='block_sparse' in its config attends to random later blocks, and turns to full "
             "attention after a short text; set it to 'original_full'"
         )
+    if kind == "doge" and text.keep_window_size < text.max_position_embeddings:
+        return (
+            f"keep_window_size={text.keep_window_size} in its config: in longer texts equal tokens tie for "
+            f"being kept, and rounding decides; set max_position_embeddings to {text.keep_window_size}"
+        )
     if getattr(text, "use_bidirectional_attention", None) in (True, "all"):
         return (
             f"use_bidirectional_attention={text.use_bidirectional_attention!r} in its config makes it read "

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from lmmap.errors import InputError
+from lmmap.scoring.byte_ends import ends_by_bytes, ends_by_decoding, ends_by_spans, spans_hold, token_bytes
 from lmmap.scoring.prefix import Prefix
-
-BYTE_TOKEN = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+from lmmap.texts import text_bytes
 
 
 @dataclass(frozen=True)
@@ -25,11 +24,11 @@ class Tokenized:
     ids : list of N int32 arrays
         Token ids.
     byte_end : list of N int32 arrays
-        Where each token ends in the text's UTF-8 bytes; -1 where the tokenizer cannot tell.
+        Where each token ends in the text's UTF-8 bytes; -1 where that cannot be told.
     special_hits : (N,) int array
-        How many ids are special or added tokens, though the texts are plain.
+        How many ids are special or added tokens, though the texts are plain; added runs of blanks are text.
     lossy : float
-        Share of texts that do not decode to themselves.
+        Share of texts that do not decode to themselves; a blank put in front loses nothing.
     """
 
     ids: list[np.ndarray]
@@ -39,10 +38,10 @@ class Tokenized:
 
     @property
     def hash(self) -> str:
-        """16 hex digits over all ids: models with one hash cut these texts alike."""
+        """16 hex digits over all ids and byte ends: models with one hash cut these texts alike."""
         digest = hashlib.sha256()
-        for ids in self.ids:
-            digest.update(len(ids).to_bytes(8, "little") + ids.tobytes())
+        for ids, ends in zip(self.ids, self.byte_end, strict=True):
+            digest.update(len(ids).to_bytes(8, "little") + ids.tobytes() + ends.tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -66,7 +65,7 @@ class Encoded:
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], *, special_tokens: bool = False) -> Tokenized:  # noqa: ANN401
-    """Cut texts into tokens; strings that look special are text.
+    """Cut texts into tokens, whole, each as if it were alone; strings that look special are text.
 
     Parameters
     ----------
@@ -85,29 +84,33 @@ def tokenize(tokenizer: Any, texts: Sequence[str], *, special_tokens: bool = Fal
     Raises
     ------
     InputError
-        If a text has no tokens.
+        If a text is empty, no valid UTF-8, cannot be cut or has no tokens: text and tokenizer are named; or
+        if the tokenizer cuts at random.
     """
-    rows = _call(tokenizer, texts, special_tokens)
+    if isinstance(texts, str) or not texts:
+        raise InputError(f"expected a list of texts, got {texts[:40]!r}; give at least one, as [text]")
+    for i, text in enumerate(texts):
+        text_bytes(text, f"text {i + 1}")
+    rows = _cut(tokenizer, texts, special_tokens)
     ids = [np.asarray(row, dtype=np.int32) for row in rows["input_ids"]]
-    empty = next((i for i, row in enumerate(ids) if not len(row)), None)
-    if empty is not None:
-        raise InputError(
-            f"text {empty + 1} ({texts[empty][:40]!r}) has no tokens for this tokenizer; remove it"
-        )
-    offsets = rows.get("offset_mapping") or [None] * len(ids)
-    special = np.array(sorted({*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}), dtype=np.int32)
+    spans = rows["offset_mapping"] if spans_hold(tokenizer) else [None] * len(ids)
+    own = token_bytes(tokenizer, np.unique(np.concatenate(ids)).tolist())
     decoded = [
         tokenizer.decode(row.tolist(), skip_special_tokens=special_tokens, clean_up_tokenization_spaces=False)
         for row in ids
     ]
+    special = _no_plain_text(tokenizer)
+    around = _n_added(tokenizer) if special_tokens else 0
     return Tokenized(
         ids=ids,
         byte_end=[
-            _byte_end(tokenizer.convert_ids_to_tokens(row.tolist()), spans, text)
-            for row, spans, text in zip(ids, offsets, texts, strict=True)
+            _byte_end(tokenizer, text, row.tolist(), own, text_spans)
+            for row, text, text_spans in zip(ids, texts, spans, strict=True)
         ],
-        special_hits=np.array([np.isin(row, special).sum() for row in ids]),
-        lossy=float(np.mean([out != text for out, text in zip(decoded, texts, strict=True)])),
+        special_hits=np.array([max(np.isin(row, special).sum() - around, 0) for row in ids]),
+        lossy=float(
+            np.mean([out not in (text, " " + text) for out, text in zip(decoded, texts, strict=True)])
+        ),
     )
 
 
@@ -190,13 +193,44 @@ def _counts(length: int) -> np.ndarray:
     return scored
 
 
+def _cut(tokenizer: Any, texts: Sequence[str], special_tokens: bool) -> Any:  # noqa: ANN401
+    """Call the tokenizer; where it fails, say on which text."""
+    name = tokenizer.name_or_path or type(tokenizer).__name__
+    if dropout := getattr(
+        getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None), "dropout", None
+    ):
+        raise InputError(f"{name}: the tokenizer cuts at random (dropout {dropout}); set it to null")
+    try:
+        rows = _call(tokenizer, texts, special_tokens)
+    except Exception as error:  # back ends fail in their own ways
+        if len(texts) == 1:
+            raise InputError(f"text 1 ({texts[0][:40]!r}) cannot be cut by {name}: {error}") from error
+        for i, text in enumerate(texts):
+            try:
+                _call(tokenizer, [text], special_tokens)
+            except Exception as reason:
+                raise InputError(
+                    f"text {i + 1} ({text[:40]!r}) cannot be cut by {name}: {reason}"
+                ) from reason
+        raise
+    for i, row in enumerate(rows["input_ids"]):
+        if not row or None in row:
+            what = "no tokens" if not row else "tokens without an id"
+            raise InputError(f"text {i + 1} ({texts[i][:40]!r}) has {what} for {name}; remove it")
+    return rows
+
+
 def _call(tokenizer: Any, texts: Sequence[str], special_tokens: bool) -> Any:  # noqa: ANN401
     options: dict[str, Any] = {
+        "add_special_tokens": special_tokens,
+        "padding": False,
+        "truncation": False,
         "return_attention_mask": False,
         "return_token_type_ids": False,
         "verbose": False,
     }
-    options |= {"return_offsets_mapping": bool(tokenizer.is_fast), "add_special_tokens": special_tokens}
+    if getattr(tokenizer, "is_fast", False):
+        options["return_offsets_mapping"] = True
     if special_tokens:
         return tokenizer(list(texts), **options)
     try:
@@ -205,26 +239,28 @@ def _call(tokenizer: Any, texts: Sequence[str], special_tokens: bool) -> Any:  #
         return tokenizer(list(texts), **options)
 
 
-def _byte_end(tokens: Sequence[str], spans: Sequence[tuple[int, int]] | None, text: str) -> np.ndarray:
-    """Find where each token ends in bytes, also where a character is split over tokens."""
-    encoded = text.encode()
-    byte_level = _byte_alphabet()
-    if all(char in byte_level for token in tokens for char in token):
-        written = bytes(byte_level[char] for token in tokens for char in token)
-        if written == encoded:
-            return np.cumsum([len(token) for token in tokens], dtype=np.int32)
-    if spans is None:
-        return np.full(len(tokens), -1, dtype=np.int32)
-    at = np.cumsum([0, *(len(char.encode()) for char in text)], dtype=np.int32)
-    ends = at[[end for _, end in spans]]
-    for i in range(len(tokens) - 1, 0, -1):  # the bytes of one character share its span
-        if spans[i] == spans[i - 1] and BYTE_TOKEN.fullmatch(tokens[i]):
-            ends[i - 1] = ends[i] - 1
-    return np.maximum.accumulate(ends).astype(np.int32)
+def _byte_end(
+    tokenizer: Any,  # noqa: ANN401
+    text: str,
+    ids: list[int],
+    own: Mapping[int, bytes],
+    spans: Sequence[tuple[int, int]] | None,
+) -> np.ndarray:
+    pieces = [own[i] for i in ids]
+    ends = ends_by_bytes(text, pieces)
+    if ends is None and spans is not None:
+        ends = ends_by_spans(text, pieces, spans)
+    return ends_by_decoding(tokenizer, text, ids) if ends is None else ends
 
 
-def _byte_alphabet() -> dict[str, int]:
-    """Read GPT-2's printable alphabet of the 256 bytes, character -> byte."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in plain]
-    return {chr(b): b for b in plain} | {chr(256 + i): b for i, b in enumerate(others)}
+def _n_added(tokenizer: Any) -> int:  # noqa: ANN401
+    """Count the tokens that the tokenizer puts around a text by itself."""
+    plain, dressed = (tokenizer("a", add_special_tokens=own)["input_ids"] for own in (False, True))
+    return len(dressed) - len(plain)
+
+
+def _no_plain_text(tokenizer: Any) -> np.ndarray:  # noqa: ANN401
+    """List the ids that stand for no plain text: special tokens, and added ones but for runs of blanks."""
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    marks = {i for i, token in added.items() if getattr(token, "special", True) or not str(token).isspace()}
+    return np.array(sorted({*tokenizer.all_special_ids, *marks}), dtype=np.int32)

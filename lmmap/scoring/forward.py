@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -11,13 +11,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from lmmap.errors import InputError, PrecisionError
 from lmmap.models import ModelSpec
+from lmmap.scoring.stub import NoStubError, Stub, decoders_run
+from lmmap.scoring.tables import TablesRead, declared_context, pad_ids, switch_length
 
 HEAD_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**28}  # 4 MiB stay in a cache; a GPU wants work
 FEWEST_ROWS = 256  # so that a large vocabulary's weights are not read for a few rows at a time
+MOST_ROWS = 2**14  # some models prepare a mask of rows x rows on the way to their head
+PROBE_TOKENS = 8
 
 
 class LoadedModel:
@@ -41,34 +45,37 @@ class LoadedModel:
     ----------
     head : str
         ``stub`` if the head runs on chosen rows, ``forward`` if every logit is computed.
+    vocab_size : int
+        Rows of the input embedding, or columns of the logits if they are fewer: ids must lie below.
+    context : int or None
+        How many positions the model has; None if nothing bounds them.
+    equal_above : int or None
+        Length above which only sequences of one length share a batch; None if it does not matter.
+
+    Raises
+    ------
+    InputError
+        If the model does not give logits for plain token ids.
     """
 
     def __init__(self, spec: ModelSpec, model: Any, tokenizer: Any, precision: str) -> None:  # noqa: ANN401
         self.spec, self.model, self.tokenizer, self.precision = spec, model, tokenizer, precision
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
+        config = model.config.get_text_config(decoder=True)
+        self.equal_above = switch_length(config)
         self.head = "forward"
-        self._decoder: Any = None
-        self._output: Any = None
-        with suppress(_NoStub):
-            self._find_decoder()
-            self._verify_stub()
+        self._state: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self._stub: Any = None
+        expected, tables = self._run_probe()
+        columns = expected.shape[-1]
+        self.vocab_size = min(self._embedding_rows or tables.n_ids or columns, columns)
+        bounds = [n for n in (declared_context(config), tables.n_positions) if n]
+        self.context = min(bounds, default=None)
+        self._state = _plain_state(model)
+        with suppress(NoStubError):
+            self._verify_stub(expected)
             self.head = "stub"
-
-    @cached_property
-    def context(self) -> int | None:
-        """How many positions the model has; None if nothing bounds them."""
-        config = self.model.config.get_text_config(decoder=True)
-        for key in ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length"):
-            value = getattr(config, key, None)
-            if isinstance(value, int) and value > 0:
-                return value
-        return None
-
-    @cached_property
-    def vocab_size(self) -> int:
-        """Rows of the input embedding: ids must lie below."""
-        return int(self.model.get_input_embeddings().weight.shape[0])
 
     @cached_property
     def n_parameters(self) -> int:
@@ -96,11 +103,13 @@ class LoadedModel:
             What the head reads.
         """
         ids = ids.to(self.device)
+        for now, settled in self._state:
+            now.update(settled)
         with _tensor_cores(self.precision == "tf32"):
             if self.head == "forward":
-                rows = [self.model(input_ids=row[None], use_cache=False).logits[0].float() for row in ids]
-                return torch.stack(rows)
-            return self._run_decoder(ids)
+                return torch.cat([self._forward(row[None]) for row in ids])
+            hidden: Tensor = self._stub.hidden(lambda: self._forward(ids))
+            return hidden
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Apply the model's own head.
@@ -116,11 +125,10 @@ class LoadedModel:
             Logits.
         """
         if self.head == "forward":
-            return hidden
-        with self._stubbed(hidden[None]), _tensor_cores(self.precision == "tf32"):
+            return _single(hidden)
+        with self._stub.replaced(hidden[None]), _tensor_cores(self.precision == "tf32"):
             placeholder = torch.zeros((1, hidden.shape[0]), dtype=torch.int64, device=self.device)
-            logits: Tensor = self.model(input_ids=placeholder, use_cache=False).logits[0]
-        return logits if logits.dtype == torch.float64 else logits.float()
+            return _single(self._forward(placeholder)[0])
 
     def log_probs(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Log-probability of a target for each row of hidden states.
@@ -144,99 +152,138 @@ class LoadedModel:
             out.append(logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(dim=1))
         return torch.cat(out)
 
+    def score(self, ids: Tensor, keep: Tensor) -> Tensor:
+        """Log-probability of chosen tokens, each given those before it.
+
+        Parameters
+        ----------
+        ids : (B, T + 1) int64 tensor
+            Right-padded.
+        keep : (B, T) bool tensor
+            Which of the tokens after the first count.
+
+        Returns
+        -------
+        (R,) float32 tensor (float64 for a float64 model)
+            Nats, sequence by sequence.
+        """
+        if self.head == "stub":
+            return self.log_probs(self.hidden(ids[:, :-1])[keep.to(self.device)], ids[:, 1:][keep])
+        return torch.cat(  # every logit is computed: those of one sequence at a time
+            [
+                self.log_probs(self.hidden(row[None, :-1])[0][kept.to(self.device)], row[1:][kept])
+                for row, kept in zip(ids, keep, strict=True)
+            ]
+        )
+
     def row_chunks(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Split rows so that the logits of one chunk are few."""
-        most = LOGITS_AT_ONCE.get(self.device.type, LOGITS_AT_ONCE["cpu"])
-        chunks: tuple[Tensor, ...] = rows.split(max(FEWEST_ROWS, most // self.vocab_size))
+        chunks: tuple[Tensor, ...] = rows.split(self._rows_at_once)
         return chunks
 
-    def _find_decoder(self) -> None:
-        """See which module the forward pass enters that returns hidden states."""
-        model = self.model
-        base = model.base_model
-        found = [
-            base,
-            model.get_decoder() if hasattr(model, "get_decoder") else None,
-            getattr(base, "decoder", None),
-        ]
-        entered: list[Any] = []
-        hooks = [
-            module.register_forward_pre_hook(lambda module, _: entered.append(module))
-            for module in {
-                id(m): m for m in found if isinstance(m, torch.nn.Module) and m is not model
-            }.values()
-        ]
-        try:
-            with torch.inference_mode():
-                model(input_ids=self._probe, use_cache=False)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        if not entered:
-            raise _NoStub
-        self._decoder = entered[0]
+    @property
+    def _rows_at_once(self) -> int:
+        most = LOGITS_AT_ONCE.get(self.device.type, LOGITS_AT_ONCE["cpu"])
+        return int(min(max(FEWEST_ROWS, most // self.vocab_size), MOST_ROWS))
 
-    def _verify_stub(self) -> None:
+    def _forward(self, ids: Tensor) -> Tensor:
+        """Run the model's own forward and give its logits."""
+        output = self.model(input_ids=ids, **_options(self.model, ids))
+        logits: Tensor = output.logits if hasattr(output, "logits") else output[0]
+        return logits
+
+    def _run_probe(self) -> tuple[Tensor, TablesRead]:
+        """Run eight tokens: which module gives hidden states, which tables are read, what logits come out."""
+        tables = TablesRead(self.model, self._probe)
+        try:
+            with torch.inference_mode(), decoders_run(self.model) as decoders, tables:
+                logits = self._forward(self._probe)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # every architecture fails in its own way
+            raise PrecisionError(
+                f"{self.spec.source}: {type(self.model).__name__} does not run on plain token ids: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(logits, Tensor) or logits.dim() != 3 or logits.shape[:2] != self._probe.shape:
+            shape = tuple(getattr(logits, "shape", ()))
+            raise InputError(
+                f"{self.spec.source}: {type(self.model).__name__} gives {shape} for ids of "
+                f"{tuple(self._probe.shape)}, not logits over a vocabulary for each"
+            )
+        self._stub = Stub(self.model, *decoders[-1]) if decoders else None
+        return logits[0], tables
+
+    def _verify_stub(self, expected: Tensor) -> None:
+        """Compare with the full forward, rows out of order and as many as will ever be asked for at once."""
+        if self._stub is None:
+            raise NoStubError
         with torch.inference_mode():
-            expected = self.model(input_ids=self._probe, use_cache=False).logits[0].float().log_softmax(-1)
             self.head = "stub"
             try:
-                got = self.logits(self.hidden(self._probe)[0]).log_softmax(-1)
-                error = (got - expected).abs().max().item()
+                hidden = self.hidden(self._probe)[0]
+                n = len(hidden)
+                order = torch.arange(self._rows_at_once, device=self.device) * 3 % n
+                got = self.logits(hidden[order])[:n].log_softmax(-1)
+                want = _single(expected)[order[:n]].log_softmax(-1)
+                error = float((got - want).abs().masked_fill(got == want, 0).max())
+            except torch.OutOfMemoryError:
+                raise
             except Exception as reason:  # any architecture may object to a stubbed decoder in its own way
-                raise _NoStub from reason
+                raise NoStubError from reason
             finally:
                 self.head = "forward"
-        if not error <= HEAD_TOLERANCE.get(self.dtype, 0.1):
-            raise _NoStub
+        largest = float(expected.abs().nan_to_num(posinf=0.0).max())
+        rounding = 8 * torch.finfo(self.dtype).eps * largest
+        if not error <= max(rounding, HEAD_TOLERANCE.get(self.dtype, 0.1)):
+            raise NoStubError
+
+    @cached_property
+    def _probe(self) -> Tensor:
+        """Eight ids that neither count up nor are padding, which some models give no position."""
+        config = self.model.config.get_text_config(decoder=True)
+        known = [getattr(config, "vocab_size", None), self._embedding_rows]
+        ids = torch.arange(min((n for n in known if n), default=PROBE_TOKENS))
+        ids = ids[~torch.isin(ids, torch.tensor(sorted(pad_ids(self.model)), dtype=torch.int64))]
+        n_tokens = min(PROBE_TOKENS, max(2, (declared_context(config) or 2 * PROBE_TOKENS) // 2))
+        drawn = torch.randint(len(ids), (1, n_tokens), generator=torch.Generator().manual_seed(0))
+        return ids[drawn].to(self.device)
 
     @property
-    def _probe(self) -> Tensor:
-        generator = torch.Generator().manual_seed(0)
-        return torch.randint(self.vocab_size, (1, 8), generator=generator).to(self.device)
+    def _embedding_rows(self) -> int | None:
+        with suppress(NotImplementedError, AttributeError):  # somebody's own code need not have any
+            return len(self.model.get_input_embeddings().weight)
+        return None
 
-    def _run_decoder(self, ids: Tensor) -> Tensor:
-        """Run the model's forward up to the end of its decoder."""
 
-        def stop(_module: object, _arguments: object, output: Any) -> None:  # noqa: ANN401
-            raise _DecoderDone(output)
+def _single(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
 
-        hook = self._decoder.register_forward_hook(stop)
-        try:
-            self.model(input_ids=ids, use_cache=False)
-        except _DecoderDone as done:
-            self._output = done.output
-            hidden = done.output[0]
-            if not isinstance(hidden, Tensor) or hidden.shape[:2] != ids.shape:
-                raise _NoStub from None
-            return hidden
-        finally:
-            hook.remove()
-        raise _NoStub
 
-    @contextmanager
-    def _stubbed(self, hidden: Tensor) -> Iterator[None]:
-        """Let the decoder return given hidden states, and the output layer float32."""
-        if isinstance(self._output, tuple):
-            output: Any = (hidden, *self._output[1:])
-        else:
-            output = copy.copy(self._output)
-            output[next(iter(output.keys()))] = hidden
-        patches: list[tuple[Any, Any]] = [(self._decoder, lambda *_args, **_options: output)]
-        layer = self.model.get_output_embeddings()
-        if self.dtype in (torch.float16, torch.bfloat16) and isinstance(layer, torch.nn.Linear):
-            patches.append((layer, lambda x: _linear_float32(layer, x)))
-        former = [(module, module.__dict__.get("forward")) for module, _ in patches]
-        try:
-            for module, forward in patches:
-                module.forward = forward
-            yield
-        finally:
-            for module, forward in former:
-                if forward is None:
-                    del module.forward
-                else:
-                    module.forward = forward
+def _options(model: Any, ids: Tensor) -> dict[str, Any]:  # noqa: ANN401
+    """Give a forward pass what it needs besides ids: no cache, and what has no default."""
+    parameters = inspect.signature(model.forward).parameters
+    known = {
+        "attention_mask": lambda: torch.ones_like(ids),
+        "token_type_ids": lambda: torch.zeros_like(ids),
+        "position_ids": lambda: torch.arange(ids.shape[1], device=ids.device).expand_as(ids),
+    }
+    needed = {k for k, p in parameters.items() if p.default is p.empty and k in known}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    cache = {"use_cache": False} if takes_any or "use_cache" in parameters else {}
+    return cache | {name: known[name]() for name in needed}
+
+
+def _plain_state(model: torch.nn.Module) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Give what modules may change as they run, such as the frequencies of dynamic RoPE: place and value."""
+    state = []
+    for module in model.modules():
+        plain = {
+            k: v for k, v in vars(module).items() if v is None or isinstance(v, int | float | str | Tensor)
+        }
+        state += [(places, dict(places)) for places in (module._buffers,) if places]
+        state += [(vars(module), plain)]
+    return state
 
 
 @contextmanager
@@ -251,24 +298,3 @@ def _tensor_cores(allowed: bool) -> Iterator[None]:
     finally:
         for place, setting in zip(places, former, strict=True):
             place.allow_tf32 = setting
-
-
-def _linear_float32(layer: torch.nn.Linear, x: Tensor) -> Tensor:
-    bias = None if layer.bias is None else layer.bias.float()
-    if x.is_cuda and bias is None:
-        rows = x.reshape(-1, x.shape[-1])
-        product = torch.mm(rows, layer.weight.t(), out_dtype=torch.float32)
-        return product.reshape(*x.shape[:-1], -1)
-    return functional.linear(x.float(), layer.weight.float(), bias)
-
-
-class _NoStub(Exception):  # noqa: N818 - a signal, not an error
-    """The head of this model cannot be run on chosen rows."""
-
-
-class _DecoderDone(Exception):  # noqa: N818 - a signal, not an error
-    """The decoder has returned; the rest of the forward pass is not wanted."""
-
-    def __init__(self, output: Any) -> None:  # noqa: ANN401
-        super().__init__()
-        self.output = output

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lmmap.errors import InputError, NotFiniteError
+from lmmap.errors import InputError, PrecisionError
 from lmmap.models import PICKLES, WEIGHTS, ModelSpec
 from lmmap.scoring.adapter import with_adapter
 from lmmap.scoring.causal import refusal
@@ -142,7 +142,8 @@ def _rounding(spec: ModelSpec, dtype: str) -> Any:  # noqa: ANN401
             "pip install 'lmmap[quantization]'"
         ) from None
     if spec.quantization == "bitsandbytes-8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
+        # Outlier columns would be chosen over the whole batch: a text's score would depend on its company.
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch_dtype(dtype)
     )
@@ -159,7 +160,7 @@ def _check_weights(spec: ModelSpec, model: Any, info: Any) -> None:  # noqa: ANN
     for name, parameter in model.named_parameters():
         packed = type(parameter.data) is not torch.Tensor  # of a quantizer; its logits are looked at instead
         if not packed and not torch.isfinite(parameter).all():
-            raise NotFiniteError(f"{spec.source}: weight {name} holds values that are not finite")
+            raise PrecisionError(f"{spec.source}: weight {name} holds values that are not finite")
 
 
 def _first_sentence(error: Exception) -> str:

@@ -71,7 +71,12 @@ def noise_places(n_texts: int) -> np.ndarray:
 
 
 def log_likelihoods_of(
-    model: LoadedModel, sequences: Sequence[Encoded], places: np.ndarray, *, token_budget: int = 0
+    model: LoadedModel,
+    sequences: Sequence[Encoded],
+    places: np.ndarray,
+    *,
+    token_budget: int = 0,
+    equal_above: int | None = None,
 ) -> np.ndarray:
     """Score chosen texts apart from the row.
 
@@ -85,6 +90,8 @@ def log_likelihoods_of(
         Which texts, ascending.
     token_budget : int
         Most padded tokens in a batch; by default each sequence goes alone.
+    equal_above : int, optional
+        As `plan_batches`.
 
     Returns
     -------
@@ -93,11 +100,11 @@ def log_likelihoods_of(
 
     Raises
     ------
-    NotFiniteError
+    PrecisionError
         If a log-probability is not finite.
     """
     chosen = [e for e in sequences if e.text in set(places.tolist())]
-    batches = plan_batches([len(e.ids) - 1 for e in chosen], token_budget)
+    batches = plan_batches([len(e.ids) - 1 for e in chosen], token_budget, equal_above=equal_above)
     totals = np.zeros(len(places))
     for e, values in zip(chosen, token_log_probs(model, chosen, batches), strict=True):
         totals[np.searchsorted(places, e.text)] += values.sum(dtype=np.float64)

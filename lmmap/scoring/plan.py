@@ -9,7 +9,7 @@ import numpy as np
 
 
 def plan_batches(
-    lengths: Sequence[int], token_budget: int, *, equal_lengths: bool = False
+    lengths: Sequence[int], token_budget: int, *, equal_above: int | None = None
 ) -> list[np.ndarray]:
     """Group sequences of near lengths into batches of at most ``token_budget`` padded tokens.
 
@@ -19,8 +19,9 @@ def plan_batches(
         Tokens of each sequence.
     token_budget : int
         Most tokens in a batch, padding counted; a longer sequence goes alone.
-    equal_lengths : bool
-        Only sequences of one length share a batch, for models that padding disturbs.
+    equal_above : int, optional
+        Sequences longer than this share a batch only with their equals, for models that padding disturbs
+        from there on; 0 if it always does.
 
     Returns
     -------
@@ -37,7 +38,8 @@ def plan_batches(
     longest = 0
     for i in order:
         joins = bool(batches) and (len(batches[-1]) + 1) * longest <= token_budget
-        if joins and not (equal_lengths and lengths[i] != longest):
+        alike = equal_above is None or longest <= equal_above or lengths[i] == longest
+        if joins and alike:
             batches[-1].append(int(i))
         else:
             batches.append([int(i)])

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from lmmap.errors import InputError, closest
 
 SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "<|begin_of_text|>", "<|startoftext|>")
-CHAT_MARKERS = (
-    "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<start_of_turn>",
-    "<end_of_turn>", "<|user|>", "<|assistant|>", "<|system|>", "<|start|>", "[INST]", "[/INST]",
-)  # fmt: skip
+CHAT_WORDS = {
+    "assistant", "bot", "call", "channel", "chatbot", "developer", "endofturn", "eoa", "eoh", "eom", "eot",
+    "header", "human", "im", "inst", "message", "observation", "response", "return", "role", "system", "tool",
+    "turn", "user", "userprompt", "用户",
+}  # fmt: skip
+CHAT_MARKERS = {"<|start|>", "<|end|>", "<AI>", "]~b]", "]~!b[", "[e~["}  # whose words do not tell
+PROBES = ("a", "1", ".", "中")
 
 
 @dataclass(frozen=True)
@@ -33,12 +39,35 @@ class Prefix:
     rule: str
 
 
+def is_chat_marker(token: str) -> bool:
+    """Tell whether a token marks who speaks, or where a turn of a chat begins or ends.
+
+    Parameters
+    ----------
+    token : str
+        A special token.
+
+    Returns
+    -------
+    bool
+        True for ``<|im_start|>``, ``<end_of_turn>``, ``[INST]``, ``<|eot_id|>``, ``<｜User｜>``, ...
+
+    Examples
+    --------
+    >>> [is_chat_marker(token) for token in ("<|im_end|>", "[INST]", "<|endoftext|>", "</s>")]
+    [True, True, False, False]
+    """
+    words = re.split(r"[\W_]+", token.lower())
+    return token in CHAT_MARKERS or not CHAT_WORDS.isdisjoint(words)
+
+
 def choose_prefix(tokenizer: Any, override: str | None = None) -> Prefix:  # noqa: ANN401
     """Choose the one token that every text is conditioned on.
 
-    The first that applies: the models list says so; the single special token that the tokenizer itself
-    puts in front of plain text; a document separator found by name or, for a model without a chat
-    template, EOS; BOS, unless it is a chat marker.
+    The first that applies: the models list says so; the special token that the tokenizer itself puts in
+    front of plain text, if it is one and no more (``[gMASK]<sop>`` are two: the rules below go on); a
+    document separator found by name among special and added tokens or, for a model without a chat
+    template, EOS; BOS. A chat marker is chosen only by the models list.
 
     Parameters
     ----------
@@ -58,24 +87,20 @@ def choose_prefix(tokenizer: Any, override: str | None = None) -> Prefix:  # noq
         If the override is no single token, or nothing applies: the choices are named.
     """
     if override is not None:
-        return Prefix(override, _known_id(tokenizer, override), "given")
-    added = _added_in_front(tokenizer)
-    if len(added) == 1:
-        return Prefix(tokenizer.convert_ids_to_tokens(added[0]), added[0], "put there by the tokenizer")
-    special = set(tokenizer.all_special_tokens)
-    for token in SEPARATORS:
-        if token in special:
-            return Prefix(token, _known_id(tokenizer, token), "document separator")
-    eos, bos = tokenizer.eos_token, tokenizer.bos_token
-    if eos and not tokenizer.chat_template and eos not in CHAT_MARKERS:
-        return Prefix(eos, _known_id(tokenizer, eos), "EOS of a base model")
-    if bos and bos not in CHAT_MARKERS:
-        return Prefix(bos, _known_id(tokenizer, bos), "BOS")
-    choices = (
-        ", ".join(repr(token) for token in sorted(special)) or "none: the tokenizer has no special token"
-    )
+        number = _id_of(tokenizer, override)
+        if number is None:
+            raise InputError(
+                f"prefix {override!r} is no token of this model{closest(override, _special(tokenizer))}; "
+                f"{_choices(tokenizer)}"
+            )
+        return Prefix(override, number, "given")
+    for token, rule in _by_rule(tokenizer):
+        number = _id_of(tokenizer, token)
+        if number is not None and not is_chat_marker(token):
+            return Prefix(token, number, rule)
     raise InputError(
-        f"no prefix token can be chosen by rule; give `prefix:` in the models list, one of {choices}"
+        "no prefix token can be chosen by rule; give one as `prefix:` in the models list; "
+        f"{_choices(tokenizer)}"
     )
 
 
@@ -92,32 +117,66 @@ def candidate_prefixes(tokenizer: Any, chosen: Prefix) -> list[Prefix]:  # noqa:
     Returns
     -------
     list of Prefix
-        Without repetition.
+        BOS and EOS, what the tokenizer puts in front, special or not, and every document separator in the
+        vocabulary; no id twice.
     """
-    special = set(tokenizer.all_special_tokens)
-    tokens = [tokenizer.bos_token, tokenizer.eos_token, *(token for token in SEPARATORS if token in special)]
-    found = {chosen.token: chosen}
-    for token in tokens:
-        if token and token not in found:
-            found[token] = Prefix(token, _known_id(tokenizer, token), "candidate")
+    found = {chosen.id: chosen}
+    in_front = tokenizer.convert_ids_to_tokens(_in_front(tokenizer))
+    for token in (tokenizer.bos_token, tokenizer.eos_token, *in_front, *SEPARATORS):
+        number = _id_of(tokenizer, token) if token else None
+        if number is not None and number not in found:
+            found[number] = Prefix(token, number, "candidate")
     return list(found.values())
 
 
-def _added_in_front(tokenizer: Any) -> list[int]:  # noqa: ANN401
-    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    dressed = tokenizer("a")["input_ids"]
-    for n in range(len(dressed) - len(plain) + 1):
-        if dressed[n : n + len(plain)] == plain:
-            return list(dressed[:n])
-    return []
+def _by_rule(tokenizer: Any) -> Iterator[tuple[str, str]]:  # noqa: ANN401
+    """Give token and rule, the best first; what is no token of this model is among them."""
+    special = _special(tokenizer)
+    in_front = tokenizer.convert_ids_to_tokens(_in_front(tokenizer))
+    if len(in_front) == 1 and in_front[0] in special:
+        yield in_front[0], "put there by the tokenizer"
+    added = {str(token) for token in getattr(tokenizer, "added_tokens_decoder", {}).values()}
+    for token in SEPARATORS:
+        if token in added or token in special:
+            yield token, "document separator"
+    if tokenizer.eos_token and not tokenizer.chat_template:
+        yield tokenizer.eos_token, "EOS of a base model"
+    if tokenizer.bos_token:
+        yield tokenizer.bos_token, "BOS"
 
 
-def _known_id(tokenizer: Any, token: str) -> int:  # noqa: ANN401
-    vocabulary = tokenizer.get_vocab()
-    if token not in vocabulary:
-        special = tokenizer.all_special_tokens
-        raise InputError(
-            f"prefix {token!r} is no token of this model{closest(token, special)}; its special tokens are "
-            f"{', '.join(map(repr, special)) or 'none'}"
-        )
-    return int(vocabulary[token])
+def _in_front(tokenizer: Any) -> list[int]:  # noqa: ANN401
+    """Find the ids that the tokenizer puts in front of plain text by itself."""
+    special, runs = set(tokenizer.all_special_ids), []
+    for probe in PROBES:
+        plain = list(tokenizer(probe, add_special_tokens=False)["input_ids"])
+        dressed = list(tokenizer(probe)["input_ids"])
+        room = range(len(dressed) - len(plain) + 1)
+        places = [n for n in room if dressed[n : n + len(plain)] == plain]
+        if plain and len(places) == 1:
+            return dressed[: places[0]]
+        runs.append(list(takewhile(special.__contains__, dressed)))
+    return min(runs, key=len)  # the pieces differ: what is special at the start is no text
+
+
+def _special(tokenizer: Any) -> list[str]:  # noqa: ANN401
+    """List the tokens that are declared special, under a name or when they were added."""
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    flagged = [str(token) for token in added if getattr(token, "special", False)]
+    return list(dict.fromkeys([*tokenizer.all_special_tokens, *flagged]))
+
+
+def _choices(tokenizer: Any) -> str:  # noqa: ANN401
+    in_front = tokenizer.convert_ids_to_tokens(_in_front(tokenizer))
+    names = sorted({*_special(tokenizer), *in_front})[:20]
+    return f"its special tokens are {', '.join(map(repr, names))}" if names else "it has no special token"
+
+
+def _id_of(tokenizer: Any, token: str) -> int | None:  # noqa: ANN401
+    """Look a token up as it is written; None if the vocabulary lacks it."""
+    try:
+        number = tokenizer.convert_tokens_to_ids(token)
+    except (KeyError, TypeError, ValueError):  # a back end that knows no unknown token
+        return None
+    known = number is not None and tokenizer.convert_ids_to_tokens(number) == token
+    return int(number) if known else None

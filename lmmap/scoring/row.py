@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmmap.errors import NotFiniteError
+from lmmap.errors import PrecisionError
 from lmmap.models import ModelSpec
 from lmmap.scoring.encode import Tokenized
 from lmmap.scoring.forward import LoadedModel
@@ -20,7 +20,11 @@ from lmmap.scoring.score import Job, OnBatch, finish, prepare, token_log_probs
 from lmmap.store import Row
 
 MAX_ERROR_VAR = 0.1  # nats^2; the squared distance to a good 8-bit copy is 0.5 to 0.8
-FINER = {"float16": "tf32", "bfloat16": "tf32", "tf32": "float32"}
+WIDER = {"float16": "tf32", "tf32": "float32"}  # where values are not finite or kernels are missing
+FINER = {
+    "float16": "float32",
+    "tf32": "float32",
+}  # where there is too much noise: TF32 rounds as float16 does
 FEWEST_TOKENS = 256  # smaller batches save no memory worth the time
 
 Begin = Callable[[Job], tuple[Mapping[int, np.ndarray], OnBatch]]
@@ -42,9 +46,9 @@ def score_row(
     """Score texts under one model, in the coarsest precision that is good enough.
 
     A model whose list gives no dtype begins in the device's own (float16 on a GPU). Where that gives values
-    that are not finite, or a noise above ``max_error_var``, it begins anew in the next finer one: TF32 has
-    float16's mantissa and float32's range, float32 has both. Out of memory, it begins anew with batches of
-    half the size. All that was tried is recorded.
+    that are not finite, or does not run, it begins anew in TF32, which has float16's mantissa and float32's
+    range; where its noise is above ``max_error_var``, in float32. Out of memory, it begins anew with batches
+    of half the size. All that was tried is recorded.
 
     Parameters
     ----------
@@ -83,23 +87,22 @@ def score_row(
     )
     tried: list[dict[str, Any]] = []
     while True:
-        finer = None if spec.dtype else FINER.get(precision)
         try:
-            row = attempt.run(precision, token_budget, may_promote=finer is not None)
+            row = attempt.run(precision, token_budget, may_promote=not spec.dtype and precision in FINER)
             break
         except _TooCoarse as reason:
-            told = str(reason)
-        except NotFiniteError as error:
-            if finer is None:
+            told, following = str(reason), FINER[precision]
+        except PrecisionError as error:
+            if spec.dtype or precision not in WIDER:
                 raise
-            told = str(error)
+            told, following = str(error), WIDER[precision]
         except torch.OutOfMemoryError:
             if attempt.budget is None or attempt.budget < 2 * FEWEST_TOKENS:
                 raise
-            finer, told = precision, "out of memory"
+            told, following = "out of memory", precision
             token_budget = attempt.budget // 2
         tried.append({"precision": precision, "token_budget": attempt.budget, "reason": told})
-        precision = str(finer)
+        precision = following
         release()
     flags = [*row.provenance["flags"], *(_told(step, row.provenance) for step in tried)]
     return replace(row, provenance={**row.provenance, "tried": tried, "flags": flags})
@@ -158,9 +161,8 @@ class _Attempt:
 
     def _try(self, model: LoadedModel, job: Job) -> None:
         """See on the chosen texts whether the precision will do."""
-        found = log_likelihoods_of(
-            model, job.sequences, noise_places(len(self.texts)), token_budget=job.provenance["token_budget"]
-        )
+        plan = {key: job.provenance[key] for key in ("token_budget", "equal_above")}
+        found = log_likelihoods_of(model, job.sequences, noise_places(len(self.texts)), **plan)
         noise = variance(found - self.reference)
         if noise > self.max_error_var:
             raise _TooCoarse(f"noise of {noise:.2g} nats^2, above {self.max_error_var:g}")

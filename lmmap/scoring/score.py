@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from lmmap.errors import InputError, NotFiniteError
-from lmmap.scoring.checks import PAD_TOLERANCE, audit_flag, audit_prefix, pad_growth, suffix_swap
+from lmmap.errors import InputError, PrecisionError
+from lmmap.scoring.audit import audit_flag, audit_prefix
+from lmmap.scoring.checks import PAD_TOLERANCE, pad_growth, suffix_swap
 from lmmap.scoring.encode import Encoded, Tokenized, encode, tokenize
 from lmmap.scoring.forward import LoadedModel
 from lmmap.scoring.plan import plan_batches, plan_hash
@@ -148,14 +149,15 @@ def prepare(
     chosen = None if reference else choose_prefix(model.tokenizer, model.spec.prefix)
     if chosen is not None and chosen.id >= model.vocab_size:
         raise InputError(
-            f"prefix {chosen.token!r} has id {chosen.id}, the embedding ends at {model.vocab_size}"
+            f"prefix {chosen.token!r} has id {chosen.id}, the embedding ends at {model.vocab_size}; "
+            "give another `prefix:`"
         )
     sequences = encode(tokenized, chosen, context=model.context, long_texts=long_texts)
     longest = max(len(e.ids) for e in sequences) - 1
     budget = token_budget or TOKEN_BUDGET[model.device.type]
     swapped, grown = suffix_swap(model, longest), pad_growth(model, sequences)
-    equal = not grown <= PAD_TOLERANCE[model.dtype]
-    batches = plan_batches([len(e.ids) - 1 for e in sequences], budget, equal_lengths=equal)
+    above = model.equal_above if grown <= PAD_TOLERANCE[model.dtype] else 0
+    batches = plan_batches([len(e.ids) - 1 for e in sequences], budget, equal_above=above)
     table = audit_prefix(model, texts, chosen) if audit and chosen is not None else {}
     flags = [
         flag for flag in (audit_flag(table) if table else None, *_text_flags(tokenized, sequences)) if flag
@@ -178,7 +180,7 @@ def prepare(
         "head": model.head,
         "suffix_swap": swapped,
         "pad_growth": grown,
-        "equal_lengths": equal,
+        "equal_above": above,
         "token_budget": budget,
         "commit": getattr(model.model.config, "_commit_hash", None),
         **_machine(model),
@@ -213,7 +215,7 @@ def finish(
     Raises
     ------
     InputError
-        If a log-probability is above 1e-5 nats, or not finite (`NotFiniteError`): text and model are named.
+        If a log-probability is above 1e-5 nats, or not finite (`PrecisionError`): text and model are named.
     """
     pieces: list[list[np.ndarray]] = [[] for _ in range(n_texts)]
     for sequence, values in zip(job.sequences, log_probs, strict=True):
@@ -223,7 +225,7 @@ def finish(
         wrong = ~np.isfinite(values) | (values > ABOVE_ZERO)
         if wrong.any():
             value = values[wrong][0]
-            raise (InputError if np.isfinite(value) else NotFiniteError)(
+            raise (InputError if np.isfinite(value) else PrecisionError)(
                 f"{name} gives a token of text {i + 1} the log-probability {value}; no score is written"
             )
         if not len(values):
@@ -287,8 +289,7 @@ def _score_batch(model: LoadedModel, members: Sequence[Encoded]) -> np.ndarray:
     keep = torch.from_numpy(scored[:, 1:])
     batch = torch.from_numpy(ids)
     with torch.inference_mode():
-        hidden = model.hidden(batch[:, :-1])[keep.to(model.device)]
-        values: np.ndarray = model.log_probs(hidden, batch[:, 1:][keep]).float().cpu().numpy()
+        values: np.ndarray = model.score(batch, keep).float().cpu().numpy()
     return values
 
 
@@ -306,7 +307,9 @@ def _text_flags(tokenized: Tokenized, sequences: Sequence[Encoded]) -> list[str]
     if tokenized.lossy:
         flags.append(f"tokenizer loses something of {tokenized.lossy:.1%} of the texts")
     if tokenized.special_hits.any():
-        flags.append(f"{tokenized.special_hits.sum()} tokens of plain text are special or added ones")
+        flags.append(
+            f"{tokenized.special_hits.sum()} tokens of plain text are special, added or unknown ones"
+        )
     windows = len(sequences) - len(tokenized.ids)
     if windows > 0:
         flags.append(f"{windows} further windows for texts longer than the context")
