@@ -78,7 +78,7 @@ def examine(kind: str, device: str, dtype: str, folder: Path) -> dict[str, Any]:
     except InputError as error:
         return {
             "kind": kind,
-            "result": f"refused: {_short(error).replace(f'{folder}: ', '').replace(f'{folder} ', '')}",
+            "result": f"refused: {_short(error).replace(f'{folder}', '').lstrip(': ')}",
         }
     provenance = row.provenance
     oracle = Oracle(folder)
