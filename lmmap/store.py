@@ -33,9 +33,10 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from lmmap.errors import InputError, closest
-from lmmap.files import read_json, whole_file, write_json
+from lmmap.files import read_json, write_json
 from lmmap.loglik import LogLikelihoods
 from lmmap.models import ModelSpec, check_names, slug
+from lmmap.parts import Parts
 from lmmap.tables import ragged, unragged, write_table
 from lmmap.text_files import read_texts
 from lmmap.texts import TextSet
@@ -362,32 +363,6 @@ class Store:
             return False
         with self.claim(row_id) as free:
             return not free
-
-
-class Parts:
-    """Finished batches of a row that is not finished, so that a kill costs little.
-
-    Parameters
-    ----------
-    folder : Path
-        Where they lie; its name is the plan's hash, so that batches of another plan are not mistaken.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def read(self) -> dict[int, np.ndarray]:
-        """Read the finished batches: number of the batch -> its token log-probabilities."""
-        batches: dict[int, np.ndarray] = {}
-        for file in sorted(self.folder.glob("[!.]*.npz")):
-            with np.load(file) as part:
-                batches |= {int(key): part[key] for key in part.files}
-        return batches
-
-    def write(self, batches: Mapping[int, np.ndarray]) -> None:
-        """Keep some more finished batches."""
-        with whole_file(self.folder / f"{min(batches):08d}.npz") as temporary, temporary.open("wb") as file:
-            np.savez(file, **{str(number): values for number, values in batches.items()})  # type: ignore[arg-type]
 
 
 def _noise(made: Mapping[str, Any]) -> dict[str, float]:

@@ -55,7 +55,10 @@ ROOMS = {
     "models": Room("errors files"),
     "model_lists": Room("errors models", "", "yaml"),
     "loglik": Room("errors geometry", "numpy pandas", "xarray"),
-    "store": Room("errors files tables texts text_files models loglik", "filelock numpy pandas pyarrow"),
+    "parts": Room("files", "numpy"),
+    "store": Room(
+        "errors files tables texts text_files models loglik parts", "filelock numpy pandas pyarrow"
+    ),
     "layouts": Room("errors geometry", "numpy", "sklearn threadpoolctl umap"),
     "resolution": Room("errors", "numpy"),
     "modelmap": Room("errors geometry loglik layouts resolution", "numpy pandas"),
