@@ -3,7 +3,7 @@
 Run from the root of the repository::
 
     python -m benchmarks.architectures -o benchmarks/architectures-cpu.md
-    python -m benchmarks.architectures --device cuda --dtype float16 -o benchmarks/architectures-cuda.md
+    python -m benchmarks.architectures --device cuda -o benchmarks/architectures-cuda.md
 
 Each kind of `tests/tiny.py` is saved with random weights and a tokenizer to a fresh folder and loaded as
 a user's would be. The oracle is transformers' own full forward on the CPU, one text at a time, no mask,

@@ -381,5 +381,5 @@ def _resolution(recipe: Mapping[str, Any]) -> str:
     unknown = recipe["n_noise_unknown"]
     if recipe["resolution"] is None:
         return "resolution unknown: the scores' noise was not measured"
-    told = f"resolution {recipe['resolution']:.1g} nats, {recipe['n_unresolved']:,} pairs closer"
+    told = f"resolution at worst {recipe['resolution']:.1g} nats, {recipe['n_unresolved']:,} pairs unresolved"
     return f"{told}, noise of {unknown} models unknown" if unknown else told

@@ -19,7 +19,7 @@ DTYPES = ("float16", "bfloat16", "tf32", "float32", "float64")
 QUANTIZATIONS = ("bitsandbytes-8bit", "bitsandbytes-4bit", "torchao-int8")
 WEIGHTS = (".safetensors", ".gguf")
 PICKLES = (".bin",)
-RECIPE_FILES = (*WEIGHTS, ".json", ".txt", ".model", ".tiktoken", ".py")
+RECIPE_FILES = (*WEIGHTS, ".json", ".txt", ".model", ".tiktoken", ".jinja", ".py")
 NOT_IN_RECIPE = {"generation_config.json", "model_card.json"}
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from oracle import Oracle
+from packaging.version import Version
 from tiny import CONTEXT, VARIANTS, all_kinds, byte_tokenizer, tiny_config
 
 from lmmap.errors import InputError
@@ -86,12 +88,17 @@ REFUSED = {
 }
 
 
+NOT_BEFORE_5_23 = ("dbrx", "doge", "rembert")
+
+
 def load(folder: Path, **options: object) -> LoadedModel:
     return load_model(ModelSpec(str(folder), **options))
 
 
 @pytest.mark.parametrize("kind", [kind for kinds in SCORED.values() for kind in kinds])
 def test_scores_equal_the_oracle_in_batches_alone_and_in_windows(kind, make_model):
+    if kind in NOT_BEFORE_5_23 and Version(transformers.__version__) < Version("5.23"):
+        pytest.skip("earlier versions let later tokens through, or do not build it tiny")
     folder = make_model(kind)
     model, oracle = load(folder), Oracle(folder)
     row = score_texts(model, [*TEXTS, LONG], audit=False)
@@ -249,6 +256,7 @@ def test_logits_of_padded_words_may_be_minus_infinity(make_model):
 
 CODE = """
 import torch
+import transformers
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 

@@ -15,7 +15,9 @@ from tokenizers.processors import TemplateProcessing
 from lmmap.errors import InputError
 from lmmap.models import ModelSpec
 from lmmap.scoring import sweep
+from lmmap.scoring.checks import suffix_swap
 from lmmap.scoring.load import load_model
+from lmmap.scoring.plan import plan_hash
 from lmmap.scoring.score import finish, prepare, score_texts, token_log_probs
 from lmmap.scoring.sweep import score_models
 from lmmap.store import Store
@@ -121,6 +123,28 @@ def test_a_plan_is_named_after_all_that_decides_the_bits(make_model, llama):
     assert len(names) == 4
 
 
+def test_a_plan_is_named_after_its_batches():
+    together, apart = [np.array([0, 1])], [np.array([0]), np.array([1])]
+    assert len({plan_hash(plan, 1) for plan in (together, apart, apart[::-1])}) == 3
+
+
+def test_a_plan_does_not_depend_on_what_is_left(make_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "SECONDS_BETWEEN_PARTS", 0.0)
+    specs = [ModelSpec(str(make_model("llama", seed=seed)), name=f"llama {seed}") for seed in (0, 1)]
+    plans = []
+    for order in (specs, specs[::-1]):
+        store = Store.create(tmp_path / order[0].name, text_set(TEXTS))
+        job = store.parts(specs[0].row_id, "begun")
+        job.write({0: np.zeros(1, np.float32)})
+        for spec in order:
+            assert score_models(store, [spec], threads=1, token_budget=100) == {}
+        plans.append(
+            [store.provenance(spec.row_id)[key] for spec in specs for key in ("plan", "token_budget")]
+        )
+    assert plans[0] == plans[1]
+    assert plans[0][1::2] == [100, 100]
+
+
 def test_batches_of_another_plan_are_not_taken_up(make_model, tmp_path):
     spec = ModelSpec(str(make_model("llama")))
     store = Store.create(tmp_path / "run", text_set(TEXTS))
@@ -152,6 +176,15 @@ def test_the_output_layer_of_a_16_bit_model_gives_float32(dtype, make_model):
     np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_float64_takes_eager_experts_and_no_other_precision_does(make_model):
+    folder = str(make_model("mixtral"))
+    kernels = {
+        dtype: load_model(ModelSpec(folder, dtype=dtype)).model.config._experts_implementation
+        for dtype in ("float32", "float64")
+    }
+    assert kernels["float64"] == "eager" != kernels["float32"]
+
+
 def test_a_head_that_looks_beyond_its_rows_is_not_run_on_chosen_ones(make_model, monkeypatch):
     from transformers import LlamaForCausalLM
 
@@ -164,6 +197,68 @@ def test_a_head_that_looks_beyond_its_rows_is_not_run_on_chosen_ones(make_model,
 
     monkeypatch.setattr(LlamaForCausalLM, "forward", sharper_with_length)
     assert load_model(ModelSpec(str(make_model("llama")))).head == "forward"
+
+
+def test_no_mask_is_given(make_model):
+    model = load_model(ModelSpec(str(make_model("llama"))))
+    asked = []
+    model.model.register_forward_pre_hook(
+        lambda _module, _arguments, options: asked.append(set(options)), with_kwargs=True
+    )
+    score_texts(model, TEXTS)
+    assert set.union(*asked) == {"input_ids", "use_cache"}
+
+
+def leak(model, amount: float, monkeypatch) -> None:
+    """Let the last token move every row a little, as a model that is not causal would."""
+    run = model.hidden
+
+    def leaking(ids):
+        return run(ids) + amount * (ids[:, -1:, None] + 1) / 260
+
+    monkeypatch.setattr(model, "hidden", leaking)
+
+
+def test_a_difference_is_forgiven_only_where_kernels_are_not_exact(make_model, monkeypatch):
+    for kind, amount, refused in [
+        ("llama", 1e-5, True),
+        ("mixtral", 1e-5, False),
+        ("mixtral", 3e-2, True),
+    ]:
+        model = load_model(ModelSpec(str(make_model(kind))))
+        leak(model, amount, monkeypatch)
+        if refused:
+            with pytest.raises(InputError, match="is not causal"):
+                suffix_swap(model, 20)
+        else:
+            assert 0 < suffix_swap(model, 20) < 1e-4
+
+
+def test_a_difference_is_forgiven_where_bits_do_not_repeat(llama, monkeypatch):
+    run, calls = llama.hidden, []
+
+    def unsteady(ids):
+        calls.append(ids)
+        return run(ids) + 1e-6 * len(calls)
+
+    monkeypatch.setattr(llama, "hidden", unsteady)
+    assert 0 < suffix_swap(llama, 20) < 1e-4
+
+
+@pytest.mark.parametrize("at", [12, 40])
+def test_the_suffix_is_swapped_in_short_texts_and_in_the_longest(at, llama, monkeypatch):
+    run = llama.hidden
+    monkeypatch.setattr(
+        llama, "hidden", lambda ids: run(ids) + (ids.shape[1] == at) * (ids[:, -1:, None] + 1) / 260
+    )
+    with pytest.raises(InputError, match=f"is not causal: other tokens at the end of {at} moved"):
+        suffix_swap(llama, 40)
+
+
+def test_padding_may_move_a_float32_text_by_a_thousandth_of_a_nat(llama, monkeypatch):
+    for grown, equal_above in ((0.9e-3, None), (1.1e-3, 0)):
+        monkeypatch.setattr("lmmap.scoring.score.pad_growth", lambda *_, grown=grown: grown)
+        assert prepare(llama, TEXTS).provenance["equal_above"] == equal_above
 
 
 def test_nothing_is_cached_and_nothing_is_dropped_out(make_model):
@@ -193,6 +288,19 @@ def test_the_record_tells_how_when_and_on_what(make_model, tmp_path):
     assert made["n_tokens"] == sum(len(text.encode()) for text in TEXTS)
     journal = json.loads((store.path / "journal" / f"{spec.row_id}.json").read_text())
     assert journal["seconds"] > 0
+
+
+def test_the_threads_asked_for_are_used_and_recorded(make_model, tmp_path):
+    spec = ModelSpec(str(make_model("llama")))
+    before = torch.get_num_threads()
+    try:
+        for threads in (2, 1):
+            store = Store.create(tmp_path / str(threads), text_set(TEXTS))
+            score_models(store, [spec], threads=threads)
+            assert torch.get_num_threads() == threads
+            assert store.provenance(spec.row_id)["threads"] == threads
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_scores_are_written_last_and_token_records_byte_by_byte(make_model, tmp_path, monkeypatch):

@@ -101,6 +101,30 @@ def test_a_precision_that_was_asked_for_stays_and_is_flagged(make_model):
     assert any("nats^2 in bfloat16, above 1e-06" in flag for flag in row.provenance["flags"])
 
 
+@pytest.mark.usefixtures("coarse_by_default")
+def test_a_precision_that_was_asked_for_stays_though_it_could_be_finer(make_model):
+    row = score(ModelSpec(str(make_model("llama")), dtype="bfloat16"), max_error_var=1e-6)
+    assert (row.provenance["dtype"], row.provenance["tried"]) == ("bfloat16", [])
+
+
+@pytest.mark.usefixtures("coarse_by_default")
+@pytest.mark.parametrize(("noise", "dtype"), [(0.09, "bfloat16"), (0.11, "float32")])
+def test_a_tenth_of_a_squared_nat_is_the_limit(noise, dtype, make_model, monkeypatch):
+    monkeypatch.setattr(row_module, "variance", lambda _: noise)
+    assert score(ModelSpec(str(make_model("llama")))).provenance["dtype"] == dtype
+
+
+def test_noise_in_float16_is_not_cured_by_tf32_which_rounds_alike(make_model, monkeypatch):
+    monkeypatch.setattr(row_module, "DEFAULT_DTYPE", {"cpu": "float16"})
+    row = score(ModelSpec(str(make_model("llama"))), max_error_var=1e-12)
+    assert [step["precision"] for step in row.provenance["tried"]] == ["float16"]
+    assert row.provenance["dtype"] == "float32"
+
+
+def test_a_gpu_begins_in_float16_and_a_cpu_in_float32():
+    assert row_module.DEFAULT_DTYPE == {"cpu": "float32", "cuda": "float16"}
+
+
 def overflowing(make_model, tmp_path) -> str:
     """Make a model with a weight that float16 cannot hold."""
     import shutil
@@ -128,26 +152,91 @@ def test_what_overflows_is_scored_again_or_refused(make_model, tmp_path, monkeyp
     assert row.provenance["tried"][0]["precision"] == "float16"
 
 
+def test_what_overflows_in_float16_is_tried_in_tf32_before_float32(make_model, monkeypatch):
+    asked = []
+
+    def load(spec: ModelSpec, *, device: str, dtype: str) -> LoadedModel:
+        asked.append(dtype)
+        if dtype != "float32":
+            raise PrecisionError("logits are not finite")
+        return load_model(spec, device=device, dtype=dtype)
+
+    monkeypatch.setattr(row_module, "DEFAULT_DTYPE", {"cpu": "float16"})
+    monkeypatch.setattr(row_module, "load_model", load)
+    score(ModelSpec(str(make_model("llama"))))
+    assert asked == ["float16", "tf32", "float32"]
+
+
+@pytest.mark.parametrize("where", ["log-probabilities", "logits"])
+def test_what_is_found_not_finite_in_scoring_is_scored_again(where, make_model, monkeypatch):
+    monkeypatch.setattr(row_module, "DEFAULT_DTYPE", {"cpu": "bfloat16"})
+    monkeypatch.setattr(row_module, "WIDER", {"bfloat16": "float32"})
+    monkeypatch.setattr(row_module, "fits_in_float32", lambda _: False)
+    name = {"log-probabilities": "log_probs", "logits": "logits"}[where]
+    run = getattr(LoadedModel, name)
+
+    def overflow(self: LoadedModel, *rows: torch.Tensor) -> torch.Tensor:
+        values = run(self, *rows)
+        return values + torch.nan if self.precision == "bfloat16" else values
+
+    if where == "log-probabilities":
+        monkeypatch.setattr("lmmap.scoring.score.pad_growth", lambda *_: 0.0)
+    monkeypatch.setattr(LoadedModel, name, overflow)
+    row = score_row(ModelSpec(str(make_model("llama"))), TEXTS[:9], begin=lambda _: ({}, lambda *_: None))
+    assert [step["precision"] for step in row.provenance["tried"]] == ["bfloat16"]
+    assert row.provenance["dtype"] == "float32"
+
+
 def test_tf32_is_refused_where_there_is_no_gpu(make_model):
     with pytest.raises(InputError, match="tf32 is a mode of GPUs; on cpu use float32"):
         load_model(ModelSpec(str(make_model("llama")), dtype="tf32"))
 
 
-def test_float32_stays_ieee_whatever_was_set_before(make_model, monkeypatch):
+@pytest.mark.parametrize("before", ["highest", "high", "medium"])
+def test_float32_stays_ieee_whatever_was_set_before(before, make_model, monkeypatch):
     model = load_model(ModelSpec(str(make_model("llama"))))
-    seen = []
+    expected, seen = score_texts(model, TEXTS[:2]).log_likelihood, []
     run = model.model.forward
-    monkeypatch.setattr(
-        model.model, "forward", lambda **k: seen.append(torch.backends.cuda.matmul.allow_tf32) or run(**k)
-    )
-    torch.backends.cuda.matmul.allow_tf32 = True
+
+    def watched(**options: object) -> object:
+        seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+        return run(**options)
+
+    monkeypatch.setattr(model.model, "forward", watched)
+    torch.set_float32_matmul_precision(before)
     try:
-        score_texts(model, TEXTS[:1])
-        assert seen
-        assert not any(seen)
-        assert torch.backends.cuda.matmul.allow_tf32
+        np.testing.assert_array_equal(score_texts(model, TEXTS[:2]).log_likelihood, expected)
+        assert torch.get_float32_matmul_precision() == before
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.set_float32_matmul_precision("highest")
+    assert set(seen) == {("highest", False)}
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no"), InputError("kernels want float16")])
+def test_a_row_stands_without_a_float32_reference(error, make_model, monkeypatch):
+    folder = str(make_model("llama"))
+    expected = score(ModelSpec(folder, dtype="bfloat16"))
+    load = row_module.load_model
+
+    def no_float32(spec: ModelSpec, *, device: str, dtype: str) -> LoadedModel:
+        if dtype == "float32":
+            raise error
+        return load(spec, device=device, dtype=dtype)
+
+    monkeypatch.setattr(row_module, "load_model", no_float32)
+    row = score(ModelSpec(folder, dtype="bfloat16"))
+    np.testing.assert_array_equal(row.log_likelihood, expected.log_likelihood)
+    assert (row.provenance["noise"]["error_var"], row.provenance["tried"]) == (None, [])
+    assert "noise not measured: the model does not fit or does not run in float32" in row.provenance["flags"]
+
+
+def test_a_text_without_a_finite_score_is_named(make_model, monkeypatch):
+    model = load_model(ModelSpec(str(make_model("llama"))))
+    job = prepare(model, TEXTS)
+    score_rows = LoadedModel.score
+    monkeypatch.setattr(LoadedModel, "score", lambda *arguments: score_rows(*arguments) * float("nan"))
+    with pytest.raises(PrecisionError, match="text 4 has no finite score in float32"):
+        log_likelihoods_of(model, job.sequences, np.array([3, 7]))
 
 
 def test_out_of_memory_costs_batches_and_nothing_else(make_model, monkeypatch):
@@ -175,7 +264,7 @@ def test_without_room_for_float32_the_noise_is_not_known_and_this_is_told(make_m
     monkeypatch.setattr(row_module, "fits_in_float32", lambda _: False)
     row = score(ModelSpec(str(make_model("llama")), dtype="bfloat16"))
     assert row.provenance["noise"]["error_var"] is None
-    assert "noise not measured: the weights do not fit in float32" in row.provenance["flags"]
+    assert "noise not measured: the model does not fit or does not run in float32" in row.provenance["flags"]
 
 
 def test_scores_that_do_not_repeat_are_told(make_model, monkeypatch):

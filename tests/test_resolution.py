@@ -51,7 +51,7 @@ def test_a_map_is_rid_of_noise_and_says_its_resolution():
     np.testing.assert_allclose(drawn.kl, debias_kl(estimate_kl(measured), ERROR_VAR))
     assert drawn.recipe["resolution"] == (0.3 + 0.1) / 2
     assert drawn.recipe["n_unresolved"] == 1  # a and b are one model
-    assert drawn.caption().endswith("resolution 0.2 nats, 1 pairs closer")
+    assert drawn.caption().endswith("resolution at worst 0.2 nats, 1 pairs unresolved")
 
 
 def test_a_map_says_whose_noise_is_not_known():

@@ -137,6 +137,12 @@ def test_the_plan_covers_everything_within_the_budget():
 # What is refused
 
 
+def test_a_text_of_one_token_has_nothing_to_score_under_the_published_procedure(make_model):
+    model = load_model(ModelSpec(str(make_model("gpt2"))))
+    with pytest.raises(InputError, match=r"text 2 has no token that .* could score; remove it"):
+        score_texts(model, ["two", "x"], prefix="reference")
+
+
 def test_a_model_that_is_not_causal_and_not_known_by_name_is_seen(make_model, monkeypatch):
     folder = make_model("bert", is_decoder=False)
     with pytest.raises(InputError, match="is not scored: is_decoder=False in its config makes it read both"):

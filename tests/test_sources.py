@@ -261,14 +261,20 @@ def make_adapter(folder: Path, place: Path, **settings: object) -> Path:
 def by_hand(folder: Path, adapter: Path) -> np.ndarray:
     """Score with the adapter's layers beside the weights, by a plain loop."""
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(folder), adapter).double().eval()
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    return plain_loop(PeftModel.from_pretrained(base, adapter).double(), folder)
+
+
+def plain_loop(model, folder: Path) -> np.ndarray:
+    from transformers import AutoTokenizer
+
     tokenizer, totals = AutoTokenizer.from_pretrained(folder), []
     for text in TEXTS:
         ids = [256, *tokenizer(text, add_special_tokens=False)["input_ids"]]
         with torch.no_grad():
-            log_probs = model(torch.tensor([ids])).logits[0].log_softmax(-1)
+            log_probs = model.eval()(torch.tensor([ids])).logits[0].double().log_softmax(-1)
         totals.append(sum(log_probs[t - 1, ids[t]].item() for t in range(1, len(ids))))
     return np.array(totals)
 
@@ -327,6 +333,22 @@ def test_an_adapter_for_another_base_is_refused(folder, adapter, make_model, tmp
         scores(declared)
 
 
+def test_a_folder_that_is_model_and_adapter_at_once_is_refused(copy, adapter):
+    shutil.copy(adapter / "adapter_config.json", copy)
+    shutil.copy(adapter / "adapter_model.safetensors", copy)
+    with pytest.raises(InputError, match=r"is an adapter; .*, or remove adapter_config\.json"):
+        scores(copy)
+
+
+def test_outlier_columns_are_refused_for_they_depend_on_the_batch(copy):
+    config = json.loads((copy / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    config["quantization_config"]["llm_int8_threshold"] = 6.0
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"llm_int8_threshold=6\.0 in its quantization_config"):
+        scores(copy)
+
+
 def test_an_adapter_that_adds_tokens_is_refused(folder, tmp_path):
     from peft import PromptTuningConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -346,15 +368,33 @@ def test_an_adapter_that_is_not_there_is_refused(folder, tmp_path):
 # Quantized weights
 
 
+def transformers_own(name: str) -> object:
+    """Ask transformers for a quantization in its own words."""
+    from transformers import BitsAndBytesConfig, TorchAoConfig
+
+    if name == "torchao-int8":
+        from torchao.quantization import Int8WeightOnlyConfig
+
+        return TorchAoConfig(Int8WeightOnlyConfig())
+    if name == "bitsandbytes-8bit":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+
+
 @pytest.mark.parametrize("name", ["bitsandbytes-8bit", "bitsandbytes-4bit", "torchao-int8"])
-def test_quantized_weights_are_near_and_are_another_row(name, folder, expected, adapter):
+def test_quantized_weights_score_as_transformers_own_and_are_another_row(name, folder, expected, adapter):
+    from transformers import AutoModelForCausalLM
+
     pytest.importorskip(name.partition("-")[0])
     values = scores(folder, quantization=name)
-    assert 1e-3 < np.abs(values - expected).max() < 30
+    rounded = AutoModelForCausalLM.from_pretrained(
+        folder, quantization_config=transformers_own(name), dtype=torch.float32
+    )
+    np.testing.assert_allclose(values, plain_loop(rounded, folder), atol=1e-3)
+    assert np.abs(values - expected).max() > 1e-3
     row_ids = {ModelSpec(str(folder), quantization=q).row_id.rpartition("-")[2] for q in (None, name)}
     assert len(row_ids) == 2
     adapted = scores(folder, quantization=name, adapter=str(adapter))
-    assert np.abs(adapted - scores(folder, adapter=str(adapter))).max() < 60
     assert np.abs(adapted - values).max() > 1
 
 

@@ -65,12 +65,25 @@ def refusal(config: Any) -> str | None:  # noqa: ANN401
             f"keep_window_size={text.keep_window_size} in its config: in longer texts equal tokens tie for "
             f"being kept, and rounding decides; set max_position_embeddings to {text.keep_window_size}"
         )
+    rounding = _quantization(config)
+    outliers = rounding.get("load_in_8bit") and rounding.get("llm_int8_threshold")
+    if outliers:
+        return (
+            f"llm_int8_threshold={outliers} in its quantization_config: outlier columns "
+            "are chosen over a whole batch, and a text's score depends on its company; take the whole model "
+            "with `quantization: bitsandbytes-8bit`"
+        )
     if getattr(text, "use_bidirectional_attention", None) in (True, "all"):
         return (
             f"use_bidirectional_attention={text.use_bidirectional_attention!r} in its config makes it read "
             "both ways: it is an encoder of embeddings"
         )
     return None
+
+
+def _quantization(config: Any) -> dict[str, Any]:  # noqa: ANN401
+    found = getattr(config, "quantization_config", None) or {}
+    return dict(found if isinstance(found, dict) else found.to_dict())
 
 
 def _is_encoder_decoder_by_default(config: Any) -> bool:  # noqa: ANN401

@@ -10,6 +10,7 @@ import torch
 
 from lmmap.errors import InputError, PrecisionError
 from lmmap.scoring.encode import Encoded
+from lmmap.scoring.forward import DEVICE_ERRORS
 from lmmap.scoring.tables import pad_ids
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def suffix_swap(model: LoadedModel, longest: int) -> float:
     worst = 0.0
     try:
         first = _first_half(model, length, 0)
-    except torch.OutOfMemoryError:
+    except DEVICE_ERRORS:
         raise
     except Exception as error:  # every architecture fails in its own way
         raise PrecisionError(

@@ -19,6 +19,7 @@ from lmmap.scoring.tables import TablesRead, declared_context, pad_ids, switch_l
 
 HEAD_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**28}  # 4 MiB stay in a cache; a GPU wants work
+DEVICE_ERRORS = (torch.OutOfMemoryError, torch.AcceleratorError)  # of the machine, not of the model
 FEWEST_ROWS = 256  # so that a large vocabulary's weights are not read for a few rows at a time
 MOST_ROWS = 2**14  # some models prepare a mask of rows x rows on the way to their head
 PROBE_TOKENS = 8
@@ -198,7 +199,7 @@ class LoadedModel:
         try:
             with torch.inference_mode(), decoders_run(self.model) as decoders, tables:
                 logits = self._forward(self._probe)
-        except torch.OutOfMemoryError:
+        except DEVICE_ERRORS:
             raise
         except Exception as error:  # every architecture fails in its own way
             raise PrecisionError(
@@ -227,7 +228,7 @@ class LoadedModel:
                 got = self.logits(hidden[order])[:n].log_softmax(-1)
                 want = _single(expected)[order[:n]].log_softmax(-1)
                 error = float((got - want).abs().masked_fill(got == want, 0).max())
-            except torch.OutOfMemoryError:
+            except DEVICE_ERRORS:
                 raise
             except Exception as reason:  # any architecture may object to a stubbed decoder in its own way
                 raise NoStubError from reason
@@ -281,20 +282,22 @@ def _plain_state(model: torch.nn.Module) -> list[tuple[dict[str, Any], dict[str,
         plain = {
             k: v for k, v in vars(module).items() if v is None or isinstance(v, int | float | str | Tensor)
         }
-        state += [(places, dict(places)) for places in (module._buffers,) if places]
-        state += [(vars(module), plain)]
+        state.append((vars(module), plain))
+        if module._buffers:
+            state.append((module._buffers, dict(module._buffers)))
     return state
 
 
 @contextmanager
 def _tensor_cores(allowed: bool) -> Iterator[None]:
     """Let float32 products round their factors to TF32, or see that they do not, whatever was set before."""
-    places = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    former = [place.allow_tf32 for place in places]
+    former, cudnn = "highest", False
+    with suppress(RuntimeError):  # what was set through torch's newer interface has no name in this one
+        former, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     try:
-        for place in places:
-            place.allow_tf32 = allowed
+        torch.set_float32_matmul_precision("high" if allowed else "highest")  # of GPU and CPU alike
+        torch.backends.cudnn.allow_tf32 = allowed
         yield
     finally:
-        for place, setting in zip(places, former, strict=True):
-            place.allow_tf32 = setting
+        torch.set_float32_matmul_precision(former)
+        torch.backends.cudnn.allow_tf32 = cudnn

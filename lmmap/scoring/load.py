@@ -13,10 +13,11 @@ from typing import Any
 import torch
 
 from lmmap.errors import InputError, PrecisionError
+from lmmap.files import DISK_FULL
 from lmmap.models import PICKLES, WEIGHTS, ModelSpec
 from lmmap.scoring.adapter import with_adapter
 from lmmap.scoring.causal import refusal
-from lmmap.scoring.forward import LoadedModel
+from lmmap.scoring.forward import DEVICE_ERRORS, LoadedModel
 
 DEFAULT_DTYPE = {"cpu": "float32", "cuda": "float16"}
 
@@ -65,13 +66,17 @@ def load_model(spec: ModelSpec, *, device: str = "cpu", dtype: str | None = None
                 raise InputError(f"{spec.source} is not scored: {reason}")
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
             model, info = AutoModelForCausalLM.from_pretrained(source, **loading)
+            if getattr(model, "_hf_peft_config_loaded", False):
+                raise InputError(
+                    f"{spec.source} is an adapter; write its base as `model:` and it as `adapter:`"
+                )
             _check_weights(spec, model, info)
             if spec.adapter is not None:
                 model = with_adapter(model, spec)
         except InputError:
             raise
         except Exception as error:  # files, formats and architectures fail in their own ways
-            if isinstance(error, torch.OutOfMemoryError):
+            if isinstance(error, DEVICE_ERRORS) or getattr(error, "errno", None) in DISK_FULL:
                 raise
             raise InputError(f"{spec.source} cannot be loaded: {_first_sentence(error)}") from error
     if not spec.is_local:
@@ -99,9 +104,13 @@ def _where(spec: ModelSpec) -> tuple[str, dict[str, Any]]:
         if path.suffix != ".gguf":
             raise InputError(f"{path}: a model file must be .gguf")
         return str(path.parent), {"gguf_file": path.name}
-    if (path / "adapter_config.json").exists() and not (path / "config.json").exists():
+    if (path / "adapter_config.json").exists():
         base = json.loads((path / "adapter_config.json").read_text()).get("base_model_name_or_path")
-        raise InputError(f"{path} is an adapter; write `model: {base}` and `adapter: {path}`")
+        whole = ", or remove adapter_config.json, if its weights are whole"
+        raise InputError(
+            f"{path} is an adapter; write `model: {base}` and `adapter: {path}`"
+            f"{whole if (path / 'config.json').exists() else ''}"
+        )
     if not (path / "config.json").exists():
         raise InputError(f"{path}: the folder has no config.json, so it is no model")
     suffixes = {file.suffix for file in path.iterdir()}

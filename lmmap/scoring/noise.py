@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lmmap.errors import PrecisionError
 from lmmap.scoring.encode import Encoded
 from lmmap.scoring.forward import LoadedModel
 from lmmap.scoring.plan import plan_batches
@@ -108,6 +109,9 @@ def log_likelihoods_of(
     totals = np.zeros(len(places))
     for e, values in zip(chosen, token_log_probs(model, chosen, batches), strict=True):
         totals[np.searchsorted(places, e.text)] += values.sum(dtype=np.float64)
+    if not np.isfinite(totals).all():
+        first = int(places[~np.isfinite(totals)][0])
+        raise PrecisionError(f"{model.spec.name}: text {first + 1} has no finite score in {model.precision}")
     return totals
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from lmmap.errors import PrecisionError
+from lmmap.errors import InputError, PrecisionError
 from lmmap.models import ModelSpec
 from lmmap.scoring.encode import Tokenized
 from lmmap.scoring.forward import LoadedModel
@@ -124,7 +126,7 @@ class _Attempt:
     reference: np.ndarray | None = None
 
     def run(self, precision: str, token_budget: int | None, *, may_promote: bool) -> Row:
-        self.budget = token_budget
+        self.budget = None  # nothing has run yet
         model = load_model(self.spec, device=self.device, dtype=precision)
         shared = model.tokenizer.is_fast  # the rules of a slow one cannot be read whole, only guessed
         known = self.cut.get(model.tokenizer_hash) if shared else None
@@ -141,7 +143,7 @@ class _Attempt:
         noise = measure_noise(model, job.sequences, row.log_likelihood, self.reference)
         flags = list(row.provenance["flags"])
         if noise.error_var is None:
-            flags.append("noise not measured: the weights do not fit in float32")
+            flags.append("noise not measured: the model does not fit or does not run in float32")
         elif noise.error_var > self.max_error_var:
             flags.append(
                 f"noise of {noise.error_var:.2g} nats^2 in {precision}, above {self.max_error_var:g}"
@@ -154,8 +156,10 @@ class _Attempt:
         """Score the chosen texts in float32, one at a time, unless the row itself is as fine."""
         if self.reference is not None or model.precision in EXACT or not fits_in_float32(model):
             return
-        exact = load_model(self.spec, device=self.device, dtype="float32")
-        self.reference = log_likelihoods_of(exact, job.sequences, noise_places(len(self.texts)))
+        exact = None
+        with suppress(InputError, torch.OutOfMemoryError):  # the row stands without it, and says so
+            exact = load_model(self.spec, device=self.device, dtype="float32")
+            self.reference = log_likelihoods_of(exact, job.sequences, noise_places(len(self.texts)))
         del exact
         release()
 
@@ -169,12 +173,14 @@ class _Attempt:
 
 
 def fits_in_float32(model: LoadedModel) -> bool:
-    """Tell whether the weights fit once more beside the model, in float32; a CPU's memory is not counted."""
-    if model.device.type != "cuda":
+    """Tell whether the machine holds the weights once more, in float32: whatever else it holds just now."""
+    if model.device.type == "cuda":
+        _, memory = torch.cuda.mem_get_info(model.device)
+    elif hasattr(os, "sysconf"):
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:  # Windows does not tell
         return True
-    torch.cuda.empty_cache()
-    free, _ = torch.cuda.mem_get_info(model.device)
-    return bool(4 * model.n_parameters * 1.1 < free)
+    return bool((4 + model.dtype.itemsize) * model.n_parameters * 1.1 < memory)
 
 
 def release() -> None:

@@ -82,11 +82,7 @@ def token_log_probs(
     -------
     list of float32 arrays
         For each sequence the log-probabilities of its scored tokens, in nats.
-
-    Raises
-    ------
-    InputError
-        If a value is not finite or above 1e-5 nats: the text is named.
+        Whether they are numbers is for `finish` to see.
     """
     result: list[np.ndarray] = [np.empty(0, np.float32)] * len(sequences)
     for number, batch in enumerate(batches):
@@ -153,6 +149,9 @@ def prepare(
             "give another `prefix:`"
         )
     sequences = encode(tokenized, chosen, context=model.context, long_texts=long_texts)
+    unscored = next((e.text for e in sequences if len(e.ids) < 2), None)
+    if unscored is not None:
+        raise InputError(f"text {unscored + 1} has no token that {model.spec.name} could score; remove it")
     longest = max(len(e.ids) for e in sequences) - 1
     budget = token_budget or TOKEN_BUDGET[model.device.type]
     swapped, grown = suffix_swap(model, longest), pad_growth(model, sequences)
@@ -185,7 +184,8 @@ def prepare(
         "commit": getattr(model.model.config, "_commit_hash", None),
         **_machine(model),
     }
-    plan = plan_hash(batches, provenance)
+    measured = ("audit", "flags", "suffix_swap", "pad_growth")  # may differ in the last digit from run to run
+    plan = plan_hash(batches, {key: value for key, value in provenance.items() if key not in measured})
     return Job(sequences, batches, tokenized, {**provenance, "plan": plan}, plan)
 
 

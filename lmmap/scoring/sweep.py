@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from lmmap.files import DISK_FULL
 from lmmap.models import ModelSpec
 from lmmap.scoring.encode import Tokenized
 from lmmap.scoring.row import MAX_ERROR_VAR, release, score_row
@@ -122,7 +122,7 @@ def score_models(
                     try:
                         progress = _score_row(store, spec, progress, on_progress, cut, options)
                     except Exception as error:
-                        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                        if isinstance(error, OSError) and error.errno in DISK_FULL:
                             raise
                         store.write_failure(spec.row_id, error)
                         failed[spec.row_id] = str(error)
