@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -10,12 +11,14 @@ import pytest
 import torch
 from oracle import Oracle
 from tiny import CONTEXT, byte_tokenizer
+from tokenizers.normalizers import Lowercase
 from tokenizers.processors import TemplateProcessing
 
 from lmmap.errors import InputError
 from lmmap.models import ModelSpec
 from lmmap.scoring import sweep
 from lmmap.scoring.checks import suffix_swap
+from lmmap.scoring.forward import LoadedModel
 from lmmap.scoring.load import load_model
 from lmmap.scoring.plan import plan_hash
 from lmmap.scoring.score import finish, prepare, score_texts, token_log_probs
@@ -75,6 +78,14 @@ def test_what_is_odd_about_a_model_is_told_wherever_it_is_listed(make_model, tmp
     assert "1 further windows" in told
     assert store.load().models["flags"].item() == told
     assert set(store.provenance(spec.row_id)["audit"]) == {"<s>", "<|endoftext|>"}
+
+
+def test_a_tokenizer_that_loses_something_is_told(make_model):
+    tokenizer = byte_tokenizer(eos_token="<|endoftext|>")
+    tokenizer.backend_tokenizer.normalizer = Lowercase()
+    row = score_texts(load_model(ModelSpec(str(make_model("gpt2", tokenizer=tokenizer)))), TEXTS)
+    assert row.provenance["lossy"] == 0.25
+    assert "tokenizer loses something of 25.0% of the texts" in row.provenance["flags"]
 
 
 def test_rounding_may_lift_a_log_probability_of_one_by_a_hundred_thousandth(llama):
@@ -185,6 +196,14 @@ def test_float64_takes_eager_experts_and_no_other_precision_does(make_model):
     assert kernels["float64"] == "eager" != kernels["float32"]
 
 
+def test_logits_of_a_16_bit_model_become_float32_before_they_are_added_up(llama):
+    half = torch.randn(3, 260, generator=torch.Generator().manual_seed(0)).half()
+    model = copy.copy(llama)
+    model.head = "forward"
+    assert model.logits(half).dtype == torch.float32
+    assert model.log_probs(half, torch.arange(3)).dtype == torch.float32
+
+
 def test_a_head_that_looks_beyond_its_rows_is_not_run_on_chosen_ones(make_model, monkeypatch):
     from transformers import LlamaForCausalLM
 
@@ -261,6 +280,19 @@ def test_padding_may_move_a_float32_text_by_a_thousandth_of_a_nat(llama, monkeyp
         assert prepare(llama, TEXTS).provenance["equal_above"] == equal_above
 
 
+def test_tf32_is_on_while_a_tf32_model_runs_and_only_then(make_model):
+    loaded = load_model(ModelSpec(str(make_model("llama"))))
+    model = LoadedModel(loaded.spec, loaded.model, loaded.tokenizer, "tf32")
+    seen = []
+    model.model.register_forward_pre_hook(
+        lambda *_: seen.append((torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32))
+    )
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    score_texts(model, TEXTS)
+    assert set(seen) == {("high", True)}
+    assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32) == before
+
+
 def test_nothing_is_cached_and_nothing_is_dropped_out(make_model):
     model = load_model(ModelSpec(str(make_model("gpt2"))))
     asked = []
@@ -284,6 +316,8 @@ def test_the_record_tells_how_when_and_on_what(make_model, tmp_path):
     assert made["suffix_swap"] == 0
     assert made["pad_growth"] < 1e-3
     assert made["device"]
+    assert made["attention"] == "sdpa"
+    assert "commit" in made
     assert set(made["versions"]) >= {"torch", "transformers", "tokenizers", "lmmap"}
     assert made["n_tokens"] == sum(len(text.encode()) for text in TEXTS)
     journal = json.loads((store.path / "journal" / f"{spec.row_id}.json").read_text())
