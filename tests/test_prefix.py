@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import byte_tokenizer
+from tiny import TEXTS, byte_tokenizer
 from tokenizers import AddedToken, Tokenizer, models
 from tokenizers.processors import TemplateProcessing
 from tokenizers_of_all_kinds import KINDS, SlowPieces, fast, tokenizer_of
@@ -17,13 +17,6 @@ from lmmap.scoring.load import load_model
 from lmmap.scoring.prefix import Prefix, candidate_prefixes, choose_prefix, is_chat_marker
 from lmmap.scoring.score import score_texts
 
-TEXTS = [
-    "The capital of France is Paris.",
-    "x",
-    "日本語のテキスト。",
-    "def f(x):\n    return x + 1\n",
-    "naïve café, 12 × 3 = 36 €",
-]
 CHATML = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
 
 

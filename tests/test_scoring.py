@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import CONTEXT
+from tiny import CONTEXT, TEXTS
 
 from lmmap.errors import InputError
 from lmmap.models import ModelSpec
@@ -18,14 +18,6 @@ from lmmap.scoring.load import load_model
 from lmmap.scoring.plan import plan_batches, plan_hash
 from lmmap.scoring.prefix import Prefix
 from lmmap.scoring.score import finish, prepare, score_texts, token_log_probs
-
-TEXTS = [
-    "The capital of France is Paris.",
-    "x",
-    "日本語のテキスト。",
-    "def f(x):\n    return x + 1\n",
-    "naïve café, 12 × 3 = 36 €",
-]
 
 
 def oracle(folder: Path, text: str, prefix: str = "<|endoftext|>", context: int = CONTEXT) -> list[float]:

@@ -6,6 +6,13 @@ from pathlib import Path
 from typing import Any
 
 CONTEXT = 64
+TEXTS = [
+    "The capital of France is Paris.",
+    "x",
+    "日本語のテキスト。",
+    "def f(x):\n    return x + 1\n",
+    "naïve café, 12 × 3 = 36 €",
+]
 
 SMALL: dict[str, Any] = {
     "vocab_size": 260,

@@ -10,7 +10,6 @@ import torch
 
 from lmmap.errors import InputError, PrecisionError
 from lmmap.scoring.encode import Encoded
-from lmmap.scoring.forward import DEVICE_ERRORS
 from lmmap.scoring.tables import pad_ids
 
 if TYPE_CHECKING:
@@ -50,15 +49,8 @@ def suffix_swap(model: LoadedModel, longest: int) -> float:
     """
     length = max(2, min(longest, model.context or longest))
     worst = 0.0
-    try:
+    with model.running(f"on {length} tokens in {model.precision}"):
         first = _first_half(model, length, 0)
-    except DEVICE_ERRORS:
-        raise
-    except Exception as error:  # every architecture fails in its own way
-        raise PrecisionError(
-            f"{model.spec.source}: {type(model.model).__name__} does not run on {length} tokens in "
-            f"{model.precision}: {type(error).__name__}: {error}"
-        ) from error
     for n in sorted({length, min(length, SHORT)}, reverse=True):
         one, other = (first if n == length else _first_half(model, n, 0)), _first_half(model, n, 1)
         difference = _apart(model, one, other)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
@@ -177,10 +177,39 @@ class LoadedModel:
             ]
         )
 
+    @contextmanager
+    def running(self, on: str) -> Iterator[None]:
+        """Tell in one sentence that the model does not run, if it fails in the block.
+
+        Parameters
+        ----------
+        on : str
+            Ends the sentence "it does not run ...".
+
+        Raises
+        ------
+        PrecisionError
+            For whatever the model raises, but for what the machine does.
+        """
+        try:
+            yield
+        except DEVICE_ERRORS:
+            raise
+        except Exception as error:  # every architecture fails in its own way
+            raise PrecisionError(
+                f"{self.spec.source}: {type(self.model).__name__} does not run {on}: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
     def row_chunks(self, rows: Tensor) -> tuple[Tensor, ...]:
         """Split rows so that the logits of one chunk are few."""
         chunks: tuple[Tensor, ...] = rows.split(self._rows_at_once)
         return chunks
+
+    @cached_property
+    def _takes(self) -> Mapping[str, inspect.Parameter]:
+        """What the model's forward takes."""
+        return inspect.signature(self.model.forward).parameters
 
     @property
     def _rows_at_once(self) -> int:
@@ -189,23 +218,16 @@ class LoadedModel:
 
     def _forward(self, ids: Tensor) -> Tensor:
         """Run the model's own forward and give its logits."""
-        output = self.model(input_ids=ids, **_options(self.model, ids))
+        output = self.model(input_ids=ids, **_options(self._takes, ids))
         logits: Tensor = output.logits if hasattr(output, "logits") else output[0]
         return logits
 
     def _run_probe(self) -> tuple[Tensor, TablesRead]:
         """Run eight tokens: which module gives hidden states, which tables are read, what logits come out."""
         tables = TablesRead(self.model, self._probe)
-        try:
-            with torch.inference_mode(), decoders_run(self.model) as decoders, tables:
-                logits = self._forward(self._probe)
-        except DEVICE_ERRORS:
-            raise
-        except Exception as error:  # every architecture fails in its own way
-            raise PrecisionError(
-                f"{self.spec.source}: {type(self.model).__name__} does not run on plain token ids: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+        failing = self.running("on plain token ids")
+        with failing, torch.inference_mode(), decoders_run(self.model) as decoders, tables:
+            logits = self._forward(self._probe)
         if not isinstance(logits, Tensor) or logits.dim() != 3 or logits.shape[:2] != self._probe.shape:
             shape = tuple(getattr(logits, "shape", ()))
             raise InputError(
@@ -261,9 +283,8 @@ def _single(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _options(model: Any, ids: Tensor) -> dict[str, Any]:  # noqa: ANN401
+def _options(parameters: Mapping[str, inspect.Parameter], ids: Tensor) -> dict[str, Any]:
     """Give a forward pass what it needs besides ids: no cache, and what has no default."""
-    parameters = inspect.signature(model.forward).parameters
     known = {
         "attention_mask": lambda: torch.ones_like(ids),
         "token_type_ids": lambda: torch.zeros_like(ids),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -43,10 +42,6 @@ class Noise:
     shape_var: float
     n_texts: int
     bitwise: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give the fields by name."""
-        return asdict(self)
 
 
 def noise_places(n_texts: int) -> np.ndarray:
@@ -104,7 +99,8 @@ def log_likelihoods_of(
     PrecisionError
         If a log-probability is not finite.
     """
-    chosen = [e for e in sequences if e.text in set(places.tolist())]
+    wanted = set(places.tolist())
+    chosen = [e for e in sequences if e.text in wanted]
     batches = plan_batches([len(e.ids) - 1 for e in chosen], token_budget, equal_above=equal_above)
     totals = np.zeros(len(places))
     for e, values in zip(chosen, token_log_probs(model, chosen, batches), strict=True):

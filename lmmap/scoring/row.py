@@ -6,7 +6,7 @@ import gc
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -150,7 +150,7 @@ class _Attempt:
             )
         if not noise.bitwise:
             flags.append("a text scored again gives other bits")
-        return replace(row, provenance={**row.provenance, "flags": flags, "noise": noise.as_dict()})
+        return replace(row, provenance={**row.provenance, "flags": flags, "noise": asdict(noise)})
 
     def _find_reference(self, model: LoadedModel, job: Job) -> None:
         """Score the chosen texts in float32, one at a time, unless the row itself is as fine."""
