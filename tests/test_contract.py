@@ -21,7 +21,14 @@ from lmmap.scoring.checks import suffix_swap
 from lmmap.scoring.forward import LoadedModel
 from lmmap.scoring.load import load_model
 from lmmap.scoring.plan import plan_hash
-from lmmap.scoring.score import finish, prepare, score_texts, token_log_probs
+from lmmap.scoring.score import (
+    by_sequence,
+    finish,
+    prepare,
+    score_batches,
+    score_texts,
+    token_log_probs,
+)
 from lmmap.scoring.sweep import score_models
 from lmmap.store import Store
 from lmmap.texts import text_set
@@ -116,15 +123,12 @@ def test_a_prefix_outside_the_embedding_is_refused(make_model):
 # The computation
 
 
-def test_finished_batches_are_not_computed_again(llama):
+def test_batches_done_elsewhere_are_not_computed(llama):
     job = prepare(llama, TEXTS, token_budget=1)
-    computed = []
-    finished = {1: np.full(len(job.sequences[job.batches[1][0]].ids) - 1, -7.0, np.float32)}
-    values = token_log_probs(
-        llama, job.sequences, job.batches, finished=finished, on_batch=lambda n, *_: computed.append(n)
-    )
-    assert computed == [0, 2, 3]
-    assert set(values[job.batches[1][0]]) == {-7.0}
+    values = dict(score_batches(llama, job.sequences, job.batches, iter([0, 2, 3])))
+    assert list(values) == [0, 2, 3]
+    values[1] = np.full(len(job.sequences[job.batches[1][0]].ids) - 1, -7.0, np.float32)
+    assert set(by_sequence(job.sequences, job.batches, values)[job.batches[1][0]]) == {-7.0}
 
 
 def test_a_plan_is_named_after_all_that_decides_the_bits(make_model, llama):

@@ -63,7 +63,7 @@ ROOMS = {
     "resolution": Room("errors", "numpy"),
     "modelmap": Room("errors geometry loglik layouts resolution", "numpy pandas"),
     "scoring": Room(
-        "version errors files texts models store",
+        "version errors files texts models parts store",
         "accelerate numpy torch",
         "bitsandbytes peft torchao transformers",
     ),

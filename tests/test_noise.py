@@ -25,7 +25,7 @@ TEXTS = [f"text {i}: " + "日本 and more of it. " * (i % 5 + 1) for i in range(
 
 
 def score(spec: ModelSpec, **options: object):
-    return score_row(spec, TEXTS, begin=lambda _: ({}, lambda *_: None), **options)
+    return score_row(spec, TEXTS, **options)
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_what_is_found_not_finite_in_scoring_is_scored_again(where, make_model, 
     if where == "log-probabilities":
         monkeypatch.setattr("lmmap.scoring.score.pad_growth", lambda *_: 0.0)
     monkeypatch.setattr(LoadedModel, name, overflow)
-    row = score_row(ModelSpec(str(make_model("llama"))), TEXTS[:9], begin=lambda _: ({}, lambda *_: None))
+    row = score_row(ModelSpec(str(make_model("llama"))), TEXTS[:9])
     assert [step["precision"] for step in row.provenance["tried"]] == ["bfloat16"]
     assert row.provenance["dtype"] == "float32"
 

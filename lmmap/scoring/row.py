@@ -18,7 +18,7 @@ from lmmap.scoring.encode import Tokenized
 from lmmap.scoring.forward import LoadedModel
 from lmmap.scoring.load import DEFAULT_DTYPE, load_model
 from lmmap.scoring.noise import EXACT, log_likelihoods_of, measure_noise, noise_places, variance
-from lmmap.scoring.score import Job, OnBatch, finish, prepare, token_log_probs
+from lmmap.scoring.score import EveryBatch, Job, Work, by_sequence, finish, prepare, score_batches
 from lmmap.store import Row
 
 MAX_ERROR_VAR = 0.1  # nats^2; the squared distance to a good 8-bit copy is 0.5 to 0.8
@@ -29,14 +29,14 @@ FINER = {
 }  # where there is too much noise: TF32 rounds as float16 does
 FEWEST_TOKENS = 256  # smaller batches save no memory worth the time
 
-Begin = Callable[[Job], tuple[Mapping[int, np.ndarray], OnBatch]]
+Begin = Callable[[Job], Work]
 
 
 def score_row(
     spec: ModelSpec,
     texts: Sequence[str],
     *,
-    begin: Begin,
+    begin: Begin = EveryBatch,
     device: str = "cpu",
     token_budget: int | None = None,
     max_error_var: float = MAX_ERROR_VAR,
@@ -59,8 +59,7 @@ def score_row(
     texts : sequence of str
         N texts.
     begin : callable
-        Told the `Job` before its first batch; returns the batches that are there already, and what shall be
-        called after each other one.
+        Told the `Job` before its first batch; returns the `Work` to do on it.
     device, token_budget, keep_tokens
         As `lmmap.scoring.sweep.score_models`.
     max_error_var : float
@@ -137,8 +136,10 @@ class _Attempt:
         self._find_reference(model, job)
         if may_promote and self.reference is not None:
             self._try(model, job)
-        finished, on_batch = self.begin(job)
-        values = token_log_probs(model, job.sequences, job.batches, finished=finished, on_batch=on_batch)
+        work = self.begin(job)
+        for number, batch in score_batches(model, job.sequences, job.batches, work.numbers()):
+            work.keep(number, batch)
+        values = by_sequence(job.sequences, job.batches, work.collect())
         row = finish(job, values, len(self.texts), self.spec.name, keep_tokens=self.keep_tokens)
         noise = measure_noise(model, job.sequences, row.log_likelihood, self.reference)
         flags = list(row.provenance["flags"])

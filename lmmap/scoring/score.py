@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,8 +23,6 @@ from lmmap.version import __version__
 
 TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536}
 ABOVE_ZERO = 1e-5  # nats by which rounding may lift a log-probability of one
-
-OnBatch = Callable[[int, np.ndarray, int], None]
 
 
 @dataclass(frozen=True)
@@ -52,15 +50,49 @@ class Job:
     hash: str
 
 
-def token_log_probs(
-    model: LoadedModel,
-    sequences: Sequence[Encoded],
-    batches: Sequence[np.ndarray],
-    *,
-    finished: Mapping[int, np.ndarray] | None = None,
-    on_batch: OnBatch | None = None,
-) -> list[np.ndarray]:
-    """Log-probability of every scored token.
+class Work(Protocol):
+    """Which batches of a job this process scores, and where their values go."""
+
+    def numbers(self) -> Iterator[int]:
+        """Give the numbers of batches to score, one after another; others may be scored elsewhere."""
+
+    def keep(self, number: int, values: np.ndarray) -> None:
+        """Take a batch's log-probabilities."""
+
+    def collect(self) -> Mapping[int, np.ndarray]:
+        """Give the values of every batch, once ``numbers`` has ended."""
+
+
+class EveryBatch:
+    """The work of a process that scores a whole job by itself and keeps it in memory.
+
+    Parameters
+    ----------
+    job : Job
+        What is scored.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.values: dict[int, np.ndarray] = {}
+        self.n_batches = len(job.batches)
+
+    def numbers(self) -> Iterator[int]:
+        """Give all batches."""
+        yield from range(self.n_batches)
+
+    def keep(self, number: int, values: np.ndarray) -> None:
+        """Take a batch's log-probabilities."""
+        self.values[number] = values
+
+    def collect(self) -> Mapping[int, np.ndarray]:
+        """Give the values of every batch."""
+        return self.values
+
+
+def score_batches(
+    model: LoadedModel, sequences: Sequence[Encoded], batches: Sequence[np.ndarray], numbers: Iterable[int]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Score batches, one after another.
 
     Sequences are padded on the right and read without a mask; hidden states of scored positions alone go
     through the model's own head, in float32.
@@ -73,27 +105,59 @@ def token_log_probs(
         Ids and which of them count.
     batches : sequence of int arrays
         The plan, from `plan_batches`.
-    finished : mapping, optional
-        Batches that are not computed again: number -> log-probabilities.
-    on_batch : callable, optional
-        Called with a batch's number, its log-probabilities and its number of sequences.
+    numbers : iterable of int
+        Which of them.
+
+    Yields
+    ------
+    int, float32 array
+        A batch's number and the log-probabilities of its scored tokens, sequence after sequence, in nats.
+        Whether they are numbers is for `finish` to see.
+    """
+    for number in numbers:
+        yield number, _score_batch(model, [sequences[i] for i in batches[number]])
+
+
+def token_log_probs(
+    model: LoadedModel, sequences: Sequence[Encoded], batches: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """Log-probability of every scored token, in nats.
+
+    Parameters
+    ----------
+    model, sequences, batches
+        As `score_batches`.
 
     Returns
     -------
     list of float32 arrays
-        For each sequence the log-probabilities of its scored tokens, in nats.
-        Whether they are numbers is for `finish` to see.
+        For each sequence the log-probabilities of its scored tokens.
+    """
+    values = dict(score_batches(model, sequences, batches, range(len(batches))))
+    return by_sequence(sequences, batches, values)
+
+
+def by_sequence(
+    sequences: Sequence[Encoded], batches: Sequence[np.ndarray], values: Mapping[int, np.ndarray]
+) -> list[np.ndarray]:
+    """Sort the values of batches by sequence.
+
+    Parameters
+    ----------
+    sequences, batches
+        As `score_batches`.
+    values : mapping
+        Number of a batch -> log-probabilities of its scored tokens.
+
+    Returns
+    -------
+    list of float32 arrays
+        For each sequence the log-probabilities of its scored tokens.
     """
     result: list[np.ndarray] = [np.empty(0, np.float32)] * len(sequences)
     for number, batch in enumerate(batches):
-        members = [sequences[i] for i in batch]
-        values = (finished or {}).get(number)
-        if values is None:
-            values = _score_batch(model, members)
-            if on_batch is not None:
-                on_batch(number, values, len(members))
-        counts = [int(e.scored.sum()) for e in members]
-        for i, piece in zip(batch, np.split(values, np.cumsum(counts)[:-1]), strict=True):
+        counts = [int(sequences[i].scored.sum()) for i in batch]
+        for i, piece in zip(batch, np.split(values[number], np.cumsum(counts)[:-1]), strict=True):
             result[i] = piece
     return result
 

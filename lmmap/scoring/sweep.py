@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,9 +15,10 @@ import torch
 
 from lmmap.files import DISK_FULL
 from lmmap.models import ModelSpec
+from lmmap.parts import Parts
 from lmmap.scoring.encode import Tokenized
 from lmmap.scoring.row import MAX_ERROR_VAR, release, score_row
-from lmmap.scoring.score import Job, OnBatch
+from lmmap.scoring.score import Job
 from lmmap.store import Store
 
 SECONDS_BETWEEN_PARTS = 30.0
@@ -149,20 +150,8 @@ def _score_row(
     texts = store.texts.texts
     pace = _Pace(replace(progress, state="scoring"))
 
-    def begin(job: Job) -> tuple[dict[int, np.ndarray], OnBatch]:
-        parts = store.parts(spec.row_id, job.hash)
-        finished, unsaved = parts.read(), dict[int, np.ndarray]()
-        pace.begin(sum(len(job.batches[number]) for number in finished))
-
-        def on_batch(number: int, values: np.ndarray, n_sequences: int) -> None:
-            unsaved[number] = values
-            on_progress(pace.after(len(values), n_sequences))
-            if pace.seconds_since_save() > SECONDS_BETWEEN_PARTS:
-                parts.write(unsaved)
-                unsaved.clear()
-                pace.saved()
-
-        return finished, on_batch
+    def begin(job: Job) -> _Kept:
+        return _Kept(job, store.parts(spec.row_id, job.hash), pace, on_progress)
 
     policies = {key: store.scoring[key] for key in ("prefix", "long_texts")}
     row = score_row(spec, texts, begin=begin, cut=cut, **options, **policies)
@@ -179,6 +168,29 @@ def _score_row(
     )
     on_progress(progress)
     return progress
+
+
+class _Kept:
+    """The work on one row: what finished batches are on disk is not done again, and new ones join them."""
+
+    def __init__(self, job: Job, parts: Parts, pace: _Pace, on_progress: Callable[[Progress], None]) -> None:
+        self.job, self.parts, self.pace, self.on_progress = job, parts, pace, on_progress
+        self.values, self.unsaved = parts.read(), dict[int, np.ndarray]()
+        pace.begin(sum(len(job.batches[number]) for number in self.values))
+
+    def numbers(self) -> Iterator[int]:
+        yield from (number for number in range(len(self.job.batches)) if number not in self.values)
+
+    def keep(self, number: int, values: np.ndarray) -> None:
+        self.values[number] = self.unsaved[number] = values
+        self.on_progress(self.pace.after(len(values), len(self.job.batches[number])))
+        if self.pace.seconds_since_save() > SECONDS_BETWEEN_PARTS:
+            self.parts.write(self.unsaved)
+            self.unsaved.clear()
+            self.pace.saved()
+
+    def collect(self) -> Mapping[int, np.ndarray]:
+        return self.values
 
 
 class _Pace:
