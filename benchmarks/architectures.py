@@ -6,8 +6,9 @@ Run from the root of the repository::
     python -m benchmarks.architectures --device cuda -o benchmarks/architectures-cuda.md
 
 Each kind of `tests/tiny.py` is saved with random weights and a tokenizer to a fresh folder and loaded as
-a user's would be. The oracle is transformers' own full forward on the CPU, one text at a time, no mask,
-eager experts, in float64 where the architecture runs in it, from a copy that has read nothing before.
+a user's would be. The oracle is transformers' own full forward on the same device, one text at a time, no
+mask, eager experts, in float64 where the architecture runs in it, from a copy that has read nothing before;
+its process cannot import fused kernels of recurrent models, so that these are held against plain torch.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import multiprocessing
 import platform
 import re
 import shlex
@@ -25,6 +27,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
@@ -43,7 +46,11 @@ from tests.tiny import all_kinds, save_model
 LENGTHS = (3, 5, 9, 14, 17, 30, 47, 62)  # across windows of 8 and scan chunks of 16
 LONG = 150  # tokens, more than the context of 64
 TOLERANCE = {"float32": 1e-3, "float16": 0.5}  # nats per text
-KERNELS = ("causal-conv1d", "causal_conv1d", "mamba-ssm", "mamba_ssm", "flash-linear-attention")
+KERNELS = {
+    "causal_conv1d": "causal-conv1d",
+    "mamba_ssm": "mamba-ssm",
+    "fla": "flash-linear-attention",
+}  # module: package
 COLUMNS = (
     "kind",
     "model",
@@ -64,7 +71,20 @@ def make_texts() -> list[str]:
     return ["".join(map(chr, draw.integers(32, 127, size=n))) for n in (*LENGTHS, LONG)]
 
 
-def examine(kind: str, device: str, dtype: str, folder: Path) -> dict[str, Any]:
+def hide_kernels() -> None:
+    """Let imports of fused kernels fail in this process."""
+    sys.modules.update(dict.fromkeys(KERNELS))  # type: ignore[arg-type]
+
+
+def expect(folder: Path, texts: Sequence[str], context: int | None, device: str) -> tuple[str, list[float]]:
+    """Score the texts by the oracle: its precision, and nats per text."""
+    torch.set_num_threads(1)
+    oracle = Oracle(folder, device=device)
+    expected = [float(oracle.tokens(text, context).sum()) for text in texts]
+    return str(oracle.dtype).removeprefix("torch."), expected
+
+
+def examine(kind: str, device: str, dtype: str, folder: Path, oracles: ProcessPoolExecutor) -> dict[str, Any]:
     """Score the texts under one kind of model and compare; one row of the table."""
     texts = make_texts()
     try:
@@ -81,15 +101,14 @@ def examine(kind: str, device: str, dtype: str, folder: Path) -> dict[str, Any]:
             "result": f"refused: {_short(error).replace(f'{folder}', '').lstrip(': ')}",
         }
     provenance = row.provenance
-    oracle = Oracle(folder)
-    expected = np.array([oracle.tokens(text, provenance["context"]).sum() for text in texts])
-    away = np.abs(row.log_likelihood - expected)
+    precision, expected = oracles.submit(expect, folder, texts, provenance["context"], device).result()
+    away = np.abs(row.log_likelihood - np.array(expected))
     apart = float(np.abs(row.log_likelihood - alone.log_likelihood).max())
     good = max(away.max(), apart) <= TOLERANCE[dtype]
     return {
         "kind": kind,
         "model": provenance["architecture"],
-        "oracle": str(oracle.dtype).removeprefix("torch."),
+        "oracle": precision,
         "to oracle": float(away[:-1].max()),
         "to alone": apart,
         "long text": float(away[-1]),
@@ -105,14 +124,16 @@ def work(kinds: Sequence[str], device: str, dtype: str) -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.ERROR)
     torch.set_num_threads(1)
+    oracles = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), hide_kernels)
     for kind in kinds:
         with tempfile.TemporaryDirectory() as folder:
             try:
-                row = examine(kind, device, dtype, Path(folder))
+                row = examine(kind, device, dtype, Path(folder), oracles)
             except Exception as error:
                 row = {"kind": kind, "result": f"FAILED: {type(error).__name__}: {_short(error)}"}
                 if "CUDA error" in str(error):  # nothing runs in this process any more
                     print(json.dumps(row), flush=True)
+                    oracles.shutdown(cancel_futures=True)
                     sys.exit(1)
         print(json.dumps(row), flush=True)
         gc.collect()
@@ -168,7 +189,8 @@ def write_table(rows: Sequence[dict[str, Any]], device: str, dtype: str, seconds
 
 def _kernels() -> list[str]:
     """List the packages with fused kernels of recurrent models that are installed here."""
-    packages = {d.name: d.version for d in distributions() if d.name in KERNELS}
+    packages = {d.name.replace("_", "-"): d.version for d in distributions()}
+    packages = {name: packages[name] for name in KERNELS.values() if name in packages}
     return [f"{name} {packages[name]}" for name in sorted(packages)]
 
 

@@ -11,26 +11,32 @@ import torch
 
 
 class Oracle:
-    """Scores one text at a time with no mask, eager experts, on the CPU.
+    """Scores one text at a time with no mask and eager experts.
 
     In float64 where the architecture runs in it, else in float32; every text is read by a copy of the
     model that has read nothing before.
     """
 
     def __init__(
-        self, folder: Path, *, prefix: str = "<|endoftext|>", trust_remote_code: bool = False
+        self,
+        folder: Path,
+        *,
+        prefix: str = "<|endoftext|>",
+        trust_remote_code: bool = False,
+        device: str = "cpu",
     ) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.prefix = self.tokenizer.convert_tokens_to_ids(prefix)
         for self.dtype in (torch.float64, torch.float32):
-            self.model = AutoModelForCausalLM.from_pretrained(
+            model = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=self.dtype,
                 experts_implementation="eager",
                 trust_remote_code=trust_remote_code,
-            ).eval()
+            )
+            self.model = model.to(device).eval()
             try:
                 self.by_token([1, 2])
                 return
@@ -39,7 +45,7 @@ class Oracle:
 
     def by_token(self, ids: Sequence[int]) -> np.ndarray:
         """Give each id's log-probability after the prefix and the ids before it."""
-        sequence = torch.tensor([[self.prefix, *ids[:-1]]])
+        sequence = torch.tensor([[self.prefix, *ids[:-1]]], device=self.model.device)
         with torch.no_grad():
             output = copy.deepcopy(self.model)(sequence, use_cache=False)
         log_probs = torch.log_softmax(output.logits[0].double(), -1)

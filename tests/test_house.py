@@ -64,7 +64,7 @@ ROOMS = {
     "modelmap": Room("errors geometry loglik layouts resolution", "numpy pandas"),
     "scoring": Room(
         "version errors files texts models parts store",
-        "accelerate numpy torch",
+        "accelerate numpy torch triton",
         "bitsandbytes peft torchao transformers",
     ),
     "exact_kl": Room("errors files geometry texts models scoring", "numpy pandas torch"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from lmmap.errors import InputError, PrecisionError
 from lmmap.models import ModelSpec
+from lmmap.scoring.fused import Fused, has_triton
 from lmmap.scoring.stub import NoStubError, Stub, decoders_run
 from lmmap.scoring.tables import TablesRead, declared_context, pad_ids, switch_length
 
@@ -23,6 +25,7 @@ DEVICE_ERRORS = (torch.OutOfMemoryError, torch.AcceleratorError)  # of the machi
 FEWEST_ROWS = 256  # so that a large vocabulary's weights are not read for a few rows at a time
 MOST_ROWS = 2**14  # some models prepare a mask of rows x rows on the way to their head
 PROBE_TOKENS = 8
+FUSED_TOLERANCE = 0.1  # nats, of a log-probability; the row's noise is measured besides
 
 
 class LoadedModel:
@@ -41,9 +44,13 @@ class LoadedModel:
         Its tokenizer.
     precision : str
         One of `lmmap.models.DTYPES`.
+    fuse : bool
+        Whether norms, gates and rotary embeddings may run as one kernel each, on a GPU in 16 bits.
 
     Attributes
     ----------
+    fused : dict
+        How many parts of each kind do.
     head : str
         ``stub`` if the head runs on chosen rows, ``forward`` if every logit is computed.
     vocab_size : int
@@ -59,7 +66,15 @@ class LoadedModel:
         If the model does not give logits for plain token ids.
     """
 
-    def __init__(self, spec: ModelSpec, model: Any, tokenizer: Any, precision: str) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        spec: ModelSpec,
+        model: Any,  # noqa: ANN401
+        tokenizer: Any,  # noqa: ANN401
+        precision: str,
+        *,
+        fuse: bool = True,
+    ) -> None:
         self.spec, self.model, self.tokenizer, self.precision = spec, model, tokenizer, precision
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.dtype
@@ -77,6 +92,14 @@ class LoadedModel:
         with suppress(NoStubError):
             self._verify_stub(expected)
             self.head = "stub"
+        self._fused: Fused | None = None
+        if fuse and self._may_fuse:
+            self._fuse(expected)
+
+    @property
+    def fused(self) -> dict[str, int]:
+        """How many parts of each kind run as one kernel."""
+        return self._fused.parts if self._fused else {}
 
     @cached_property
     def n_parameters(self) -> int:
@@ -103,10 +126,10 @@ class LoadedModel:
         (B, T, H) tensor
             What the head reads.
         """
-        ids = ids.to(self.device)
+        ids = self._put(ids)
         for now, settled in self._state:
             now.update(settled)
-        with _tensor_cores(self.precision == "tf32"):
+        with _tensor_cores(self.precision == "tf32"), self._fused.running() if self._fused else nullcontext():
             if self.head == "forward":
                 return torch.cat([self._forward(row[None]) for row in ids])
             hidden: Tensor = self._stub.hidden(lambda: self._forward(ids))
@@ -147,10 +170,8 @@ class LoadedModel:
             Nats.
         """
         out = []
-        targets = targets.to(self.device)
-        for rows, wanted in zip(self.row_chunks(hidden), self.row_chunks(targets), strict=True):
-            logits = self.logits(rows)
-            out.append(logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(dim=1))
+        for rows, wanted in zip(self.row_chunks(hidden), self.row_chunks(self._put(targets)), strict=True):
+            out.append(_log_prob(self.logits(rows), wanted))
         return torch.cat(out)
 
     def score(self, ids: Tensor, keep: Tensor) -> Tensor:
@@ -169,10 +190,11 @@ class LoadedModel:
             Nats, sequence by sequence.
         """
         if self.head == "stub":
-            return self.log_probs(self.hidden(ids[:, :-1])[keep.to(self.device)], ids[:, 1:][keep])
+            places = self._put(keep.flatten().nonzero()[:, 0])
+            return self.log_probs(self.hidden(ids[:, :-1]).flatten(0, 1)[places], ids[:, 1:][keep])
         return torch.cat(  # every logit is computed: those of one sequence at a time
             [
-                self.log_probs(self.hidden(row[None, :-1])[0][kept.to(self.device)], row[1:][kept])
+                self.log_probs(self.hidden(row[None, :-1])[0][self._put(kept.nonzero()[:, 0])], row[1:][kept])
                 for row, kept in zip(ids, keep, strict=True)
             ]
         )
@@ -205,6 +227,12 @@ class LoadedModel:
         """Split rows so that the logits of one chunk are few."""
         chunks: tuple[Tensor, ...] = rows.split(self._rows_at_once)
         return chunks
+
+    def _put(self, tensor: Tensor) -> Tensor:
+        """Send a tensor to the device without waiting for it."""
+        if self.device.type == "cuda" and not tensor.is_cuda:
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
 
     @cached_property
     def _takes(self) -> Mapping[str, inspect.Parameter]:
@@ -261,6 +289,26 @@ class LoadedModel:
         if not error <= max(rounding, HEAD_TOLERANCE.get(self.dtype, 0.1)):
             raise NoStubError
 
+    @property
+    def _may_fuse(self) -> bool:
+        half = self.dtype in (torch.float16, torch.bfloat16)
+        return half and self.device.type == "cuda" and self.head == "stub" and has_triton()
+
+    def _fuse(self, expected: Tensor) -> None:
+        """Take the fused parts if the whole model agrees with the plain one."""
+        self._fused = Fused(self.model)
+        try:
+            with torch.inference_mode():
+                got = self.logits(self.hidden(self._probe)[0]).log_softmax(-1)
+            want = _single(expected).log_softmax(-1)
+            error = float((got - want).abs().masked_fill(got == want, 0).max())
+        except DEVICE_ERRORS:
+            raise
+        except Exception:  # whatever a model does with its parts, it has its own
+            error = math.inf
+        if not error <= FUSED_TOLERANCE:
+            self._fused.undo()
+
     @cached_property
     def _probe(self) -> Tensor:
         """Eight ids that neither count up nor are padding, which some models give no position."""
@@ -277,6 +325,15 @@ class LoadedModel:
         with suppress(NotImplementedError, AttributeError):  # somebody's own code need not have any
             return len(self.model.get_input_embeddings().weight)
         return None
+
+
+def _log_prob(logits: Tensor, targets: Tensor) -> Tensor:
+    """Log-probability of a column of each row."""
+    if logits.is_cuda and logits.dtype == torch.float32 and logits.stride(1) == 1 and has_triton():
+        from lmmap.scoring.kernels import log_prob
+
+        return log_prob(logits, targets)
+    return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=1)
 
 
 def _single(logits: Tensor) -> Tensor:

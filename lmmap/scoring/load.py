@@ -22,7 +22,9 @@ from lmmap.scoring.forward import DEVICE_ERRORS, LoadedModel
 DEFAULT_DTYPE = {"cpu": "float32", "cuda": "float16"}
 
 
-def load_model(spec: ModelSpec, *, device: str = "cpu", dtype: str | None = None) -> LoadedModel:
+def load_model(
+    spec: ModelSpec, *, device: str = "cpu", dtype: str | None = None, fuse: bool = True
+) -> LoadedModel:
     """Load a causal language model with its tokenizer.
 
     Parameters
@@ -33,6 +35,8 @@ def load_model(spec: ModelSpec, *, device: str = "cpu", dtype: str | None = None
         ``cpu``, ``cuda``, ``cuda:1``, ...
     dtype : str, optional
         Overrides the spec's; without either float32 on a CPU and float16 on a GPU.
+    fuse : bool
+        As `LoadedModel`.
 
     Returns
     -------
@@ -83,7 +87,7 @@ def load_model(spec: ModelSpec, *, device: str = "cpu", dtype: str | None = None
         model.config._commit_hash = _commit(spec)
     if spec.quantization is None:
         model = model.to(place)
-    return LoadedModel(spec, model.eval(), tokenizer, dtype)
+    return LoadedModel(spec, model.eval(), tokenizer, dtype, fuse=fuse)
 
 
 def torch_dtype(dtype: str) -> torch.dtype:

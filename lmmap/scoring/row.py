@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -30,6 +30,7 @@ FINER = {
 FEWEST_TOKENS = 256  # smaller batches save no memory worth the time
 
 Begin = Callable[[Job], Work]
+Turn = Callable[[], AbstractContextManager[Any]]
 
 
 def score_row(
@@ -37,6 +38,7 @@ def score_row(
     texts: Sequence[str],
     *,
     begin: Begin = EveryBatch,
+    turn: Turn = nullcontext,
     device: str = "cpu",
     token_budget: int | None = None,
     max_error_var: float = MAX_ERROR_VAR,
@@ -60,6 +62,8 @@ def score_row(
         N texts.
     begin : callable
         Told the `Job` before its first batch; returns the `Work` to do on it.
+    turn : callable
+        Gives a context in which the device is this process's alone; all computing happens inside.
     device, token_budget, keep_tokens
         As `lmmap.scoring.sweep.score_models`.
     max_error_var : float
@@ -89,7 +93,8 @@ def score_row(
     tried: list[dict[str, Any]] = []
     while True:
         try:
-            row = attempt.run(precision, token_budget, may_promote=not spec.dtype and precision in FINER)
+            with turn():
+                row = attempt.run(precision, token_budget, may_promote=not spec.dtype and precision in FINER)
             break
         except _TooCoarse as reason:
             told, following = str(reason), FINER[precision]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -22,6 +24,7 @@ from lmmap.store import Row
 from lmmap.version import __version__
 
 TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536}
+AHEAD = {"cuda": 1}  # batches set going before the values of one are waited for
 ABOVE_ZERO = 1e-5  # nats by which rounding may lift a log-probability of one
 
 
@@ -114,8 +117,14 @@ def score_batches(
         A batch's number and the log-probabilities of its scored tokens, sequence after sequence, in nats.
         Whether they are numbers is for `finish` to see.
     """
+    under_way: deque[tuple[int, Callable[[], np.ndarray]]] = deque()
     for number in numbers:
-        yield number, _score_batch(model, [sequences[i] for i in batches[number]])
+        under_way.append((number, _start(model, [sequences[i] for i in batches[number]])))
+        if len(under_way) > AHEAD.get(model.device.type, 0):
+            number, values = under_way.popleft()
+            yield number, values()
+    for number, values in under_way:
+        yield number, values()
 
 
 def token_log_probs(
@@ -241,6 +250,7 @@ def prepare(
         "context": model.context,
         "n_windowed": len(sequences) - len(texts),
         "head": model.head,
+        "fused": model.fused,
         "suffix_swap": swapped,
         "pad_growth": grown,
         "equal_above": above,
@@ -343,18 +353,28 @@ def score_texts(
     return finish(job, token_log_probs(model, job.sequences, job.batches), len(texts), model.spec.name)
 
 
-def _score_batch(model: LoadedModel, members: Sequence[Encoded]) -> np.ndarray:
+def _start(model: LoadedModel, members: Sequence[Encoded]) -> Callable[[], np.ndarray]:
+    """Set a batch going; what is returned waits for its values."""
     longest = max(len(e.ids) for e in members)
     ids = np.zeros((len(members), longest), dtype=np.int64)
     scored = np.zeros((len(members), longest), dtype=bool)
     for row, e in enumerate(members):
         ids[row, : len(e.ids)] = e.ids
         scored[row, : len(e.ids)] = e.scored
-    keep = torch.from_numpy(scored[:, 1:])
-    batch = torch.from_numpy(ids)
     with torch.inference_mode():
-        values: np.ndarray = model.score(batch, keep).float().cpu().numpy()
-    return values
+        values = model.score(torch.from_numpy(ids), torch.from_numpy(scored[:, 1:])).float()
+        if model.device.type != "cuda":
+            return partial(np.asarray, values)
+        there = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+        there.copy_(values, non_blocking=True)
+        done = torch.cuda.Event()
+        done.record(torch.cuda.current_stream(model.device))
+
+    def wait() -> np.ndarray:
+        done.synchronize()
+        return np.array(there)
+
+    return wait
 
 
 def _check_ids(model: LoadedModel, tokenized: Tokenized) -> None:

@@ -1,0 +1,187 @@
+"""Fused parts of a model: norms, gates and rotary embeddings in one pass each, where it is seen to agree."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache, partial
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+ROTARY = "apply_rotary_pos_emb"  # what nearly every file of transformers' models calls it
+ROUNDINGS = 6  # of the precision, by which a part may differ: the plain one rounds after every step
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+    "gelu_tanh": partial(functional.gelu, approximate="tanh"),
+}
+
+
+@cache
+def has_triton() -> bool:
+    """Whether kernels can be compiled here."""
+    return find_spec("triton") is not None
+
+
+class Fused:
+    """The parts of a model that run as one kernel each.
+
+    A part is known by what it does, not by its name: it is replaced if, on random input, it gives what the
+    kernel gives, but for rounding.
+
+    Parameters
+    ----------
+    model : PreTrainedModel
+        On a GPU, in 16 bits; norms and gates are replaced in place.
+
+    Attributes
+    ----------
+    parts : dict
+        How many parts of each kind were replaced.
+    """
+
+    def __init__(self, model: Any) -> None:  # noqa: ANN401
+        found: Counter[str] = Counter()
+        self._former: list[Any] = []
+        self._rotary: list[tuple[dict[str, Any], Any, Any]] = []
+        with torch.inference_mode():
+            for module in model.modules():
+                for kind, fuse in (("rms_norm", _fused_norm), ("gated", _fused_gate)):
+                    forward = fuse(module, model)
+                    if forward is not None:
+                        module.forward = forward
+                        self._former.append(module)
+                        found[kind] += 1
+                        break
+            for name in sorted({type(module).__module__ for module in model.modules()}):
+                space = vars(sys.modules[name])
+                plain = space.get(ROTARY)
+                if callable(plain) and _turns_by_halves(plain, model):
+                    self._rotary.append((space, plain, _fused_rotary(plain)))
+                    found["rotary"] += 1
+        self.parts = dict(found)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Let rotary embeddings be fused while the model runs; they belong to transformers, not to it."""
+        for space, _, fused in self._rotary:
+            space[ROTARY] = fused
+        try:
+            yield
+        finally:
+            for space, plain, _ in self._rotary:
+                space[ROTARY] = plain
+
+    def undo(self) -> None:
+        """Give the model its own parts back."""
+        for module in self._former:
+            del module.forward
+        self._former, self._rotary, self.parts = [], [], {}
+
+
+def _fused_norm(module: nn.Module, model: Any) -> Callable[[Tensor], Tensor] | None:  # noqa: ANN401
+    """Give a root-mean-square norm as one kernel."""
+    from lmmap.scoring.kernels import rms_norm
+
+    weight: Any = getattr(module, "weight", None)
+    eps = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    own = [name for name, _ in module.named_parameters()]
+    if "Norm" not in type(module).__name__ or own != ["weight"] or weight.dim() != 1:
+        return None
+    if not isinstance(eps, float) or isinstance(module, nn.LayerNorm) or not _takes_one(module):
+        return None
+    for offset in (0.0, 1.0):
+
+        def forward(x: Tensor, offset: float = offset) -> Tensor:
+            return rms_norm(x, weight, eps, offset)
+
+        if _agree(module, forward, _random(model, 7, len(weight))):
+            return forward
+    return None
+
+
+def _fused_gate(module: nn.Module, model: Any) -> Callable[[Tensor], Tensor] | None:  # noqa: ANN401
+    """Give a gated perceptron with its activation and product as one kernel."""
+    from lmmap.scoring.kernels import gated
+
+    parts: list[Any] = [getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+    gate, up, down = parts
+    activation = _activation(getattr(module, "act_fn", None))
+    if not all(isinstance(part, nn.Linear) for part in parts) or not activation or not _takes_one(module):
+        return None
+
+    def forward(x: Tensor) -> Tensor:
+        result: Tensor = down(gated(gate(x), up(x), activation))
+        return result
+
+    return forward if _agree(module, forward, _random(model, 7, gate.in_features)) else None
+
+
+def _activation(function: Any) -> str | None:  # noqa: ANN401
+    """Tell which activation a function is."""
+    if not callable(function):
+        return None
+    x = torch.linspace(-6, 6, 200)
+    with suppress(Exception):  # it may take something else
+        values = function(x)
+        names = [name for name, f in ACTIVATIONS.items() if torch.allclose(values, f(x), atol=1e-6)]
+        return names[0] if names else None
+    return None
+
+
+def _takes_one(module: nn.Module) -> bool:
+    return len(inspect.signature(module.forward).parameters) == 1
+
+
+def _fused_rotary(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a rotary embedding as one kernel where it is asked for in the common way."""
+    from lmmap.scoring.kernels import rotary
+
+    def fused(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *more: Any, **options: Any) -> Any:  # noqa: ANN401
+        usual = not more and not options and q.dim() == 4 and cos.dim() == 3 and cos.shape[-1] % 2 == 0
+        if usual and all(t.stride(-1) == 1 and t.dtype == q.dtype for t in (q, k, cos, sin)):
+            return rotary(q, k, cos, sin)
+        return plain(q, k, cos, sin, *more, **options)
+
+    return fused
+
+
+def _turns_by_halves(plain: Callable[..., Any], model: Any) -> bool:  # noqa: ANN401
+    q, k = (_random(model, 2, heads, 5, 16) for heads in (4, 2))
+    for n_turning in (
+        16,
+        8,
+    ):  # some functions know no dimensions that do not turn; models that call them have none
+        cos, sin = (_random(model, 1, 5, n_turning) for _ in range(2))
+        with suppress(Exception):
+            return _near(_fused_rotary(plain)(q, k, cos, sin), plain(q, k, cos, sin))
+    return False
+
+
+def _agree(module: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> bool:
+    try:
+        want = module(x)
+        return isinstance(want, Tensor) and _near(forward(x), want)
+    except (TypeError, ValueError, AttributeError, RuntimeError):  # it takes something else
+        return False
+
+
+def _near(got: Any, want: Any) -> bool:  # noqa: ANN401
+    if not isinstance(want, Tensor):
+        return len(got) == len(want) and all(_near(g, w) for g, w in zip(got, want, strict=True))
+    if got.shape != want.shape or got.dtype != want.dtype or not torch.isfinite(want).all():
+        return False
+    allowed = ROUNDINGS * torch.finfo(want.dtype).eps * float(want.abs().max())
+    return bool((got.float() - want.float()).abs().max() <= allowed)
+
+
+def _random(model: Any, *shape: int) -> Tensor:  # noqa: ANN401
+    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    return drawn.to(model.device, model.dtype)

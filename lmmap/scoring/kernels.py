@@ -1,0 +1,211 @@
+"""Kernels for what moves memory between a model's matrix products: one pass each, float32 inside (Triton)."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+ELEMENTS = 4096  # of a tile, unless a row is longer
+AT_ONCE = 8192  # of the logits at a time
+
+
+def log_prob(logits: Tensor, targets: Tensor) -> Tensor:
+    """Log-probability of one column of each row, reading the row once.
+
+    Parameters
+    ----------
+    logits : (R, V) float32 tensor
+        Rows whose columns lie side by side.
+    targets : (R,) int64 tensor
+        A column of each row.
+
+    Returns
+    -------
+    (R,) float32 tensor
+        Nats; not finite where a row holds NaN or infinity.
+    """
+    n_rows, n_columns = logits.shape
+    out = torch.empty(n_rows, dtype=torch.float32, device=logits.device)
+    if n_rows:
+        block = min(triton.next_power_of_2(n_columns), AT_ONCE)
+        _log_prob[(n_rows,)](
+            logits, targets, out, logits.stride(0), COLUMNS=n_columns, BLOCK=block, num_warps=8
+        )
+    return out
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
+    """Divide rows by their root mean square and scale them: ``x / rms(x) * (offset + weight)``.
+
+    Parameters
+    ----------
+    x : (..., H) tensor
+        Any number of rows.
+    weight : (H,) tensor
+        Scale of each column.
+    eps : float
+        Added to the mean square.
+    offset : float
+        0, or 1 where weights are kept less one.
+
+    Returns
+    -------
+    (..., H) tensor
+        In the precision of ``x``, rounded once.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    out = torch.empty_like(rows)
+    n_rows, n_columns = rows.shape
+    block = triton.next_power_of_2(n_columns)
+    at_once = max(1, ELEMENTS // block)
+    grid = (triton.cdiv(n_rows, at_once),)
+    _rms_norm[grid](
+        rows, weight, out, rows.stride(0), n_rows, n_columns, eps, offset, ROWS=at_once, BLOCK=block
+    )
+    return out.view(x.shape)
+
+
+def gated(gate: Tensor, up: Tensor, activation: str) -> Tensor:
+    """Multiply by an activated gate: ``f(gate) * up``.
+
+    Parameters
+    ----------
+    gate, up : tensors of one shape
+        What two projections gave.
+    activation : {'silu', 'gelu', 'gelu_tanh'}
+        f.
+
+    Returns
+    -------
+    tensor
+        Of the same shape and precision, rounded once.
+    """
+    gate, up = gate.contiguous(), up.contiguous()
+    out = torch.empty_like(gate)
+    grid = (triton.cdiv(out.numel(), ELEMENTS),)
+    _gated[grid](gate, up, out, out.numel(), ACTIVATION=activation, BLOCK=ELEMENTS, num_warps=8)
+    return out
+
+
+def rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn queries and keys by their position; what lies behind the turning dimensions is copied.
+
+    Parameters
+    ----------
+    q, k : (B, heads, T, D) tensors
+        Dimensions side by side; other strides are free.
+    cos, sin : (B or 1, T, R) tensors
+        Of the angles, R <= D of them; dimension i turns with i + R / 2.
+
+    Returns
+    -------
+    two (B, heads, T, D) tensors
+        Laid out as (B, T, heads, D).
+    """
+    return _turned(q, cos, sin), _turned(k, cos, sin)
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    n, heads, length, size = x.shape
+    out = torch.empty((n, length, heads, size), dtype=x.dtype, device=x.device).transpose(1, 2)
+    half = cos.shape[-1] // 2
+    block, heads_block = triton.next_power_of_2(half), triton.next_power_of_2(heads)
+    rest = size - 2 * half
+    _rotary[(n * length,)](
+        x, cos, sin, out,
+        x.stride(0), x.stride(1), x.stride(2), out.stride(0), out.stride(1), out.stride(2),
+        cos.stride(0) if cos.shape[0] > 1 else 0, cos.stride(1),
+        sin.stride(0) if sin.shape[0] > 1 else 0, sin.stride(1),
+        length, heads, half, rest,
+        HEADS=heads_block, HALF=block, REST=triton.next_power_of_2(rest) if rest else 0,
+    )  # fmt: skip
+    return out
+
+
+@triton.jit
+def _log_prob(logits, targets, out, stride, COLUMNS: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    first = logits + row * stride
+    top = float("-inf")
+    total = 0.0
+    for start in range(0, COLUMNS, BLOCK):
+        columns = start + tl.arange(0, BLOCK)
+        x = tl.load(first + columns, mask=columns < COLUMNS, other=float("-inf"))
+        higher = tl.maximum(top, tl.max(x, axis=0))
+        shift = tl.where(higher == float("-inf"), 0.0, higher)
+        total = total * tl.exp(top - shift) + tl.sum(tl.exp(x - shift), axis=0)
+        top = higher
+    wanted = tl.load(first + tl.load(targets + row))
+    tl.store(out + row, wanted - (top + tl.log(total)))
+
+
+@triton.jit
+def _rms_norm(
+    x,
+    weight,
+    out,
+    stride,
+    n_rows,
+    n_columns,
+    eps,
+    offset,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    columns = tl.arange(0, BLOCK)
+    there = (rows < n_rows)[:, None] & (columns < n_columns)[None, :]
+    values = tl.load(x + rows[:, None] * stride + columns[None, :], mask=there, other=0.0).to(tl.float32)
+    scale = tl.load(weight + columns, mask=columns < n_columns, other=0.0).to(tl.float32) + offset
+    factor = tl.rsqrt(tl.sum(values * values, axis=1) / n_columns + eps)
+    result = values * factor[:, None] * scale[None, :]
+    tl.store(out + rows[:, None] * n_columns + columns[None, :], result.to(out.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def _gated(gate, up, out, n, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(gate + at, mask=at < n, other=0.0).to(tl.float32)
+    y = tl.load(up + at, mask=at < n, other=0.0).to(tl.float32)
+    if ACTIVATION == "silu":
+        x = x * tl.sigmoid(x)
+    elif ACTIVATION == "gelu":
+        x = 0.5 * x * (1.0 + tl.erf(x * 0.7071067811865476))
+    else:
+        inner = 0.7978845608028654 * (x + 0.044715 * x * x * x)
+        x = x * tl.sigmoid(2.0 * inner)
+    tl.store(out + at, (x * y).to(out.dtype.element_ty), mask=at < n)
+
+
+@triton.jit
+def _rotary(
+    x, cos, sin, out,
+    x_text, x_head, x_token, out_text, out_head, out_token,
+    cos_text, cos_token, sin_text, sin_token,
+    length, n_heads, half, rest,
+    HEADS: tl.constexpr, HALF: tl.constexpr, REST: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0)
+    text, token = (program // length).to(tl.int64), (program % length).to(tl.int64)
+    heads, columns = tl.arange(0, HEADS)[:, None], tl.arange(0, HALF)[None, :]
+    wide = columns < half
+    cos += text * cos_text + token * cos_token
+    sin += text * sin_text + token * sin_token
+    cos_left = tl.load(cos + columns, mask=wide, other=0.0).to(tl.float32)
+    cos_right = tl.load(cos + half + columns, mask=wide, other=0.0).to(tl.float32)
+    sin_left = tl.load(sin + columns, mask=wide, other=0.0).to(tl.float32)
+    sin_right = tl.load(sin + half + columns, mask=wide, other=0.0).to(tl.float32)
+    x += text * x_text + token * x_token + heads * x_head
+    out += text * out_text + token * out_token + heads * out_head
+    there = (heads < n_heads) & wide
+    left = tl.load(x + columns, mask=there, other=0.0).to(tl.float32)
+    right = tl.load(x + half + columns, mask=there, other=0.0).to(tl.float32)
+    kind = out.dtype.element_ty
+    tl.store(out + columns, (left * cos_left - right * sin_left).to(kind), mask=there)
+    tl.store(out + half + columns, (right * cos_right + left * sin_right).to(kind), mask=there)
+    if REST:
+        behind = tl.arange(0, REST)[None, :]
+        kept = (heads < n_heads) & (behind < rest)
+        tl.store(out + 2 * half + behind, tl.load(x + 2 * half + behind, mask=kept), mask=kept)
