@@ -81,6 +81,7 @@ class LoadedModel:
         config = model.config.get_text_config(decoder=True)
         self.equal_above = switch_length(config)
         self.head = "forward"
+        self._fused: Fused | None = None
         self._state: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._stub: Any = None
         expected, tables = self._run_probe()
@@ -92,7 +93,6 @@ class LoadedModel:
         with suppress(NoStubError):
             self._verify_stub(expected)
             self.head = "stub"
-        self._fused: Fused | None = None
         if fuse and self._may_fuse:
             self._fuse(expected)
 
