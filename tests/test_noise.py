@@ -13,7 +13,7 @@ from lmmap.models import ModelSpec
 from lmmap.scoring import noise as noise_module
 from lmmap.scoring import row as row_module
 from lmmap.scoring.forward import LoadedModel
-from lmmap.scoring.load import load_model
+from lmmap.scoring.load import Checkpoint, load_model
 from lmmap.scoring.noise import log_likelihoods_of, noise_places
 from lmmap.scoring.row import score_row
 from lmmap.scoring.score import prepare, score_texts
@@ -153,16 +153,16 @@ def test_what_overflows_is_scored_again_or_refused(make_model, tmp_path, monkeyp
 
 
 def test_what_overflows_in_float16_is_tried_in_tf32_before_float32(make_model, monkeypatch):
-    asked = []
+    asked, on = [], Checkpoint.on
 
-    def load(spec: ModelSpec, *, device: str, dtype: str) -> LoadedModel:
+    def overflowing(checkpoint: Checkpoint, device: str, dtype: str) -> LoadedModel:
         asked.append(dtype)
         if dtype != "float32":
             raise PrecisionError("logits are not finite")
-        return load_model(spec, device=device, dtype=dtype)
+        return on(checkpoint, device, dtype)
 
     monkeypatch.setattr(row_module, "DEFAULT_DTYPE", {"cpu": "float16"})
-    monkeypatch.setattr(row_module, "load_model", load)
+    monkeypatch.setattr(Checkpoint, "on", overflowing)
     score(ModelSpec(str(make_model("llama"))))
     assert asked == ["float16", "tf32", "float32"]
 
@@ -216,14 +216,14 @@ def test_float32_stays_ieee_whatever_was_set_before(before, make_model, monkeypa
 def test_a_row_stands_without_a_float32_reference(error, make_model, monkeypatch):
     folder = str(make_model("llama"))
     expected = score(ModelSpec(folder, dtype="bfloat16"))
-    load = row_module.load_model
+    on = Checkpoint.on
 
-    def no_float32(spec: ModelSpec, *, device: str, dtype: str) -> LoadedModel:
+    def no_float32(checkpoint: Checkpoint, device: str, dtype: str) -> LoadedModel:
         if dtype == "float32":
             raise error
-        return load(spec, device=device, dtype=dtype)
+        return on(checkpoint, device, dtype)
 
-    monkeypatch.setattr(row_module, "load_model", no_float32)
+    monkeypatch.setattr(Checkpoint, "on", no_float32)
     row = score(ModelSpec(folder, dtype="bfloat16"))
     np.testing.assert_array_equal(row.log_likelihood, expected.log_likelihood)
     assert (row.provenance["noise"]["error_var"], row.provenance["tried"]) == (None, [])

@@ -16,7 +16,7 @@ from lmmap.exact_kl.sample import check_fits, sample_ids
 from lmmap.scoring.encode import Encoded
 from lmmap.scoring.forward import LoadedModel
 from lmmap.scoring.plan import plan_batches
-from lmmap.scoring.score import TOKEN_BUDGET, prepare
+from lmmap.scoring.score import default_budget, prepare
 
 LOGITS_AT_ONCE = 2**23  # of all models, float32: 32 MiB
 NUMBERS_AT_ONCE = 2**19  # float64, in one product: what fits in a cache is twice as fast
@@ -99,7 +99,7 @@ def exact_kl_on_samples(
     ids = sample_ids(models[source], n_texts=n_texts, n_tokens=n_tokens, seed=seed)
     scored = np.arange(n_tokens + 1) > 0
     sequences = [Encoded(x, row, scored) for x, row in enumerate(ids)]
-    batches = plan_batches([n_tokens] * n_texts, TOKEN_BUDGET[models[source].device.type])
+    batches = plan_batches([n_tokens] * n_texts, default_budget(models[source]))
     return _measure(models, source, sequences, batches, w)
 
 

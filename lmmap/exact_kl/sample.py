@@ -11,7 +11,7 @@ import torch
 from lmmap.errors import InputError
 from lmmap.scoring.forward import LoadedModel
 from lmmap.scoring.prefix import choose_prefix
-from lmmap.scoring.score import TOKEN_BUDGET
+from lmmap.scoring.score import default_budget
 
 
 def sample_ids(model: LoadedModel, *, n_texts: int, n_tokens: int, seed: int = 0) -> np.ndarray:
@@ -45,7 +45,7 @@ def sample_ids(model: LoadedModel, *, n_texts: int, n_tokens: int, seed: int = 0
     prefix = choose_prefix(model.tokenizer, model.spec.prefix)
     stream = hashlib.sha256(f"{seed} {model.spec.name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(stream[:8], "big", signed=True))
-    at_once = max(1, TOKEN_BUDGET[model.device.type] // n_tokens)
+    at_once = max(1, default_budget(model) // n_tokens)
     first = torch.full((n_texts, 1), prefix.id)
     return np.concatenate([_go_on(model, ids, n_tokens, generator) for ids in first.split(at_once)])
 

@@ -95,10 +95,7 @@ def tokenize(tokenizer: Any, texts: Sequence[str], *, special_tokens: bool = Fal
     ids = [np.asarray(row, dtype=np.int32) for row in rows["input_ids"]]
     spans = rows["offset_mapping"] if spans_hold(tokenizer) else [None] * len(ids)
     own = token_bytes(tokenizer, np.unique(np.concatenate(ids)).tolist())
-    decoded = [
-        tokenizer.decode(row.tolist(), skip_special_tokens=special_tokens, clean_up_tokenization_spaces=False)
-        for row in ids
-    ]
+    decoded = _decoded(tokenizer, [row.tolist() for row in ids], special_tokens)
     special = _no_plain_text(tokenizer)
     around = _n_added(tokenizer) if special_tokens else 0
     return Tokenized(
@@ -112,6 +109,13 @@ def tokenize(tokenizer: Any, texts: Sequence[str], *, special_tokens: bool = Fal
             np.mean([out not in (text, " " + text) for out, text in zip(decoded, texts, strict=True)])
         ),
     )
+
+
+def tokenizer_hash(tokenizer: Any) -> str:  # noqa: ANN401
+    """Name a tokenizer's rules, or its vocabulary where rules cannot be read, by 16 hex digits."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
+    return hashlib.sha256(rules.encode()).hexdigest()[:16]
 
 
 def encode(
@@ -237,6 +241,18 @@ def _call(tokenizer: Any, texts: Sequence[str], special_tokens: bool) -> Any:  #
         return tokenizer(list(texts), split_special_tokens=True, **options)
     except (TypeError, ValueError, NotImplementedError):  # some back ends refuse it; special_hits counts
         return tokenizer(list(texts), **options)
+
+
+def _decoded(tokenizer: Any, rows: list[list[int]], skip_special_tokens: bool) -> list[str]:  # noqa: ANN401
+    """Put tokens together to texts, all at once where nothing but the tokenizer's back end does it."""
+    decode = getattr(type(tokenizer), "_decode", None)
+    if getattr(decode, "__module__", "").startswith("transformers.tokenization_utils_tokenizers"):
+        texts: list[str] = tokenizer.backend_tokenizer.decode_batch(
+            rows, skip_special_tokens=skip_special_tokens
+        )
+        return texts
+    options = {"skip_special_tokens": skip_special_tokens, "clean_up_tokenization_spaces": False}
+    return [tokenizer.decode(row, **options) for row in rows]
 
 
 def _byte_end(

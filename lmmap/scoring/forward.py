@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import math
 from collections.abc import Iterator, Mapping
@@ -55,6 +54,8 @@ class LoadedModel:
         ``stub`` if the head runs on chosen rows, ``forward`` if every logit is computed.
     vocab_size : int
         Rows of the input embedding, or columns of the logits if they are fewer: ids must lie below.
+    hidden_size : int
+        Columns of what the decoder gives.
     context : int or None
         How many positions the model has; None if nothing bounds them.
     equal_above : int or None
@@ -86,6 +87,7 @@ class LoadedModel:
         self._stub: Any = None
         expected, tables = self._run_probe()
         columns = expected.shape[-1]
+        self.hidden_size = int(getattr(config, "hidden_size", None) or columns)
         self.vocab_size = min(self._embedding_rows or tables.n_ids or columns, columns)
         bounds = [n for n in (declared_context(config), tables.n_positions) if n]
         self.context = min(bounds, default=None)
@@ -105,13 +107,6 @@ class LoadedModel:
     def n_parameters(self) -> int:
         """Parameters, tied ones counted once."""
         return sum(p.numel() for p in self.model.parameters())
-
-    @cached_property
-    def tokenizer_hash(self) -> str:
-        """16 hex digits over the tokenizer's rules, or its vocabulary where rules cannot be read."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
-        rules = backend.to_str() if backend is not None else repr(sorted(self.tokenizer.get_vocab().items()))
-        return hashlib.sha256(rules.encode()).hexdigest()[:16]
 
     def hidden(self, ids: Tensor) -> Tensor:
         """Run the decoder.

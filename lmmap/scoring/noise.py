@@ -102,9 +102,7 @@ def log_likelihoods_of(
     wanted = set(places.tolist())
     chosen = [e for e in sequences if e.text in wanted]
     batches = plan_batches([len(e.ids) - 1 for e in chosen], token_budget, equal_above=equal_above)
-    totals = np.zeros(len(places))
-    for e, values in zip(chosen, token_log_probs(model, chosen, batches), strict=True):
-        totals[np.searchsorted(places, e.text)] += values.sum(dtype=np.float64)
+    totals = totals_of(chosen, token_log_probs(model, chosen, batches), places)
     if not np.isfinite(totals).all():
         first = int(places[~np.isfinite(totals)][0])
         raise PrecisionError(f"{model.spec.name}: text {first + 1} has no finite score in {model.precision}")
@@ -114,7 +112,8 @@ def log_likelihoods_of(
 def measure_noise(
     model: LoadedModel,
     sequences: Sequence[Encoded],
-    log_likelihood: np.ndarray,
+    found: np.ndarray,
+    places: np.ndarray,
     reference: np.ndarray | None,
 ) -> Noise:
     """Compare a finished row with itself one text at a time, and with float32.
@@ -125,23 +124,23 @@ def measure_noise(
         The model that gave the row.
     sequences : sequence of Encoded
         All sequences of the row.
-    log_likelihood : (N,) float64 array
-        The row, nats per text.
-    reference : float64 array, optional
-        `log_likelihoods_of` the float32 model for `noise_places`; None if it could not be had. A float32 or
-        float64 row is its own reference.
+    found : (n,) float64 array
+        What the row says of the chosen texts, nats per text.
+    places : (n,) int array
+        Which texts, from `noise_places`.
+    reference : (n,) float64 array, optional
+        `log_likelihoods_of` the float32 model; None if it could not be had. A float32 or float64 row is its
+        own reference.
 
     Returns
     -------
     Noise
         Variances with the degrees of freedom of a sample; zero if there is one text only.
     """
-    places = noise_places(len(log_likelihood))
     alone = log_likelihoods_of(model, sequences, places)
     again = log_likelihoods_of(model, sequences, places[:1])
     if model.precision in EXACT:
         reference = alone
-    found = log_likelihood[places]
     return Noise(
         error_var=None if reference is None else variance(found - reference),
         error_mean=None if reference is None else float(np.mean(found - reference)),
@@ -149,6 +148,33 @@ def measure_noise(
         n_texts=len(places),
         bitwise=bool(alone[0] == again[0]),
     )
+
+
+def totals_of(
+    sequences: Sequence[Encoded], log_probs: Sequence[np.ndarray], places: np.ndarray
+) -> np.ndarray:
+    """Add the log-probabilities of chosen texts up.
+
+    Parameters
+    ----------
+    sequences : sequence of Encoded
+        Windows of any texts.
+    log_probs : sequence of float32 arrays
+        Of each sequence.
+    places : (n,) int array
+        Which texts, ascending.
+
+    Returns
+    -------
+    (n,) float64 array
+        Nats per text.
+    """
+    totals = np.zeros(len(places))
+    at = {int(text): i for i, text in enumerate(places)}
+    for sequence, values in zip(sequences, log_probs, strict=True):
+        if sequence.text in at:
+            totals[at[sequence.text]] += values.sum(dtype=np.float64)
+    return totals
 
 
 def variance(differences: np.ndarray) -> float:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,10 +15,18 @@ import torch
 
 from lmmap.errors import InputError, PrecisionError
 from lmmap.models import ModelSpec
-from lmmap.scoring.encode import Tokenized
+from lmmap.scoring.encode import Tokenized, tokenize, tokenizer_hash
 from lmmap.scoring.forward import LoadedModel
-from lmmap.scoring.load import DEFAULT_DTYPE, load_model
-from lmmap.scoring.noise import EXACT, log_likelihoods_of, measure_noise, noise_places, variance
+from lmmap.scoring.load import DEFAULT_DTYPE, SPREAD, Checkpoint
+from lmmap.scoring.noise import (
+    EXACT,
+    Noise,
+    log_likelihoods_of,
+    measure_noise,
+    noise_places,
+    totals_of,
+    variance,
+)
 from lmmap.scoring.score import EveryBatch, Job, Work, by_sequence, finish, prepare, score_batches
 from lmmap.store import Row
 
@@ -44,6 +53,7 @@ def score_row(
     max_error_var: float = MAX_ERROR_VAR,
     keep_tokens: bool = True,
     cut: dict[str, Tokenized] | None = None,
+    stages: dict[str, float] | None = None,
     prefix: str = "auto",
     long_texts: str = "window",
 ) -> Row:
@@ -70,6 +80,9 @@ def score_row(
         Noise, in nats^2, above which a finer precision is taken.
     cut : dict, optional
         The texts as tokenizers cut them, by the tokenizer's hash; added to.
+    stages : dict, optional
+        Takes the seconds of each stage: ``read`` and ``tokenize`` before the device is needed, ``place``,
+        ``check``, ``reference``, ``score`` and ``noise`` on it, ``finish`` behind it.
     prefix, long_texts
         As `prepare`.
 
@@ -85,97 +98,151 @@ def score_row(
     torch.OutOfMemoryError
         If not even small batches fit.
     """
-    precision = spec.dtype or DEFAULT_DTYPE.get(torch.device(device).type, "float32")
+    kind = torch.device("cuda" if device == SPREAD else device).type
+    precision = spec.dtype or DEFAULT_DTYPE.get(kind, "float32")
+    clock = _Clock({} if stages is None else stages)
+    with clock.counting("read"):
+        checkpoint = Checkpoint(spec, precision)
+    with clock.counting("tokenize"):
+        tokenized = _tokenized(checkpoint.tokenizer, texts, prefix, {} if cut is None else cut)
     policies = {"prefix": prefix, "long_texts": long_texts}
-    attempt = _Attempt(
-        spec, texts, begin, device, max_error_var, policies, keep_tokens, {} if cut is None else cut
-    )
+    attempt = _Attempt(checkpoint, texts, tokenized, begin, device, max_error_var, clock, policies)
     tried: list[dict[str, Any]] = []
     while True:
-        try:
-            with turn():
-                row = attempt.run(precision, token_budget, may_promote=not spec.dtype and precision in FINER)
+        with turn():
+            outcome = attempt.made(precision, token_budget)
+            release()
+        if not isinstance(outcome, _Again):
             break
-        except _TooCoarse as reason:
-            told, following = str(reason), FINER[precision]
-        except PrecisionError as error:
-            if spec.dtype or precision not in WIDER:
-                raise
-            told, following = str(error), WIDER[precision]
-        except torch.OutOfMemoryError:
-            if attempt.budget is None or attempt.budget < 2 * FEWEST_TOKENS:
-                raise
-            told, following = "out of memory", precision
-            token_budget = attempt.budget // 2
-        tried.append({"precision": precision, "token_budget": attempt.budget, "reason": told})
-        precision = following
-        release()
-    flags = [*row.provenance["flags"], *(_told(step, row.provenance) for step in tried)]
-    return replace(row, provenance={**row.provenance, "tried": tried, "flags": flags})
+        tried.append({"precision": precision, "token_budget": attempt.budget, "reason": outcome.reason})
+        precision, token_budget = outcome.precision, outcome.token_budget
+    job, values, noise = outcome
+    with clock.counting("finish"):
+        row = finish(job, values, len(texts), spec.name, keep_tokens=keep_tokens)
+        flags = [*row.provenance["flags"], *_noise_flags(noise, precision, max_error_var)]
+        flags += [_told(step, row.provenance) for step in tried]
+        made = {**row.provenance, "noise": asdict(noise), "tried": tried, "flags": flags}
+        return replace(row, provenance=made)
 
 
 @dataclass
 class _Attempt:
     """Scores a row once in a given precision; remembers what a further attempt can use."""
 
-    spec: ModelSpec
+    checkpoint: Checkpoint
     texts: Sequence[str]
+    tokenized: Tokenized
     begin: Begin
     device: str
     max_error_var: float
+    clock: _Clock
     policies: Mapping[str, Any]
-    keep_tokens: bool
-    cut: dict[str, Tokenized]
     budget: int | None = None
     reference: np.ndarray | None = None
 
-    def run(self, precision: str, token_budget: int | None, *, may_promote: bool) -> Row:
+    def made(self, precision: str, token_budget: int | None) -> tuple[Job, list[np.ndarray], Noise] | _Again:
+        """Score the row, or tell how to begin anew."""
+        named = self.checkpoint.spec.dtype
         self.budget = None  # nothing has run yet
-        model = load_model(self.spec, device=self.device, dtype=precision)
-        shared = model.tokenizer.is_fast  # the rules of a slow one cannot be read whole, only guessed
-        known = self.cut.get(model.tokenizer_hash) if shared else None
-        job = prepare(model, self.texts, token_budget=token_budget, tokenized=known, **self.policies)
-        self.budget = job.provenance["token_budget"]
-        if shared:
-            self.cut[model.tokenizer_hash] = job.tokenized
-        self._find_reference(model, job)
-        if may_promote and self.reference is not None:
-            self._try(model, job)
-        work = self.begin(job)
-        for number, batch in score_batches(model, job.sequences, job.batches, work.numbers()):
-            work.keep(number, batch)
-        values = by_sequence(job.sequences, job.batches, work.collect())
-        row = finish(job, values, len(self.texts), self.spec.name, keep_tokens=self.keep_tokens)
-        noise = measure_noise(model, job.sequences, row.log_likelihood, self.reference)
-        flags = list(row.provenance["flags"])
-        if noise.error_var is None:
-            flags.append("noise not measured: the model does not fit or does not run in float32")
-        elif noise.error_var > self.max_error_var:
-            flags.append(
-                f"noise of {noise.error_var:.2g} nats^2 in {precision}, above {self.max_error_var:g}"
+        try:
+            return self._run(precision, token_budget, may_promote=not named and precision in FINER)
+        except _TooCoarse as reason:
+            return _Again(str(reason), FINER[precision], token_budget)
+        except PrecisionError as error:
+            if named or precision not in WIDER:
+                raise
+            return _Again(str(error), WIDER[precision], token_budget)
+        except torch.OutOfMemoryError:
+            if self.budget is None or self.budget < 2 * FEWEST_TOKENS:
+                raise
+            return _Again("out of memory", precision, self.budget // 2)
+
+    def _run(
+        self, precision: str, token_budget: int | None, *, may_promote: bool
+    ) -> tuple[Job, list[np.ndarray], Noise]:
+        counting = self.clock.counting
+        places = noise_places(len(self.texts))
+        with counting("place"):
+            model = self.checkpoint.on(self.device, precision)
+        with counting("check"):
+            job = prepare(
+                model, self.texts, token_budget=token_budget, tokenized=self.tokenized, **self.policies
             )
-        if not noise.bitwise:
-            flags.append("a text scored again gives other bits")
-        return replace(row, provenance={**row.provenance, "flags": flags, "noise": asdict(noise)})
+        self.budget = job.provenance["token_budget"]
+        with counting("reference"):
+            if self.reference is None and precision not in EXACT and fits_in_float32(model):
+                self._find_reference(job, places)
+        if may_promote and self.reference is not None:
+            with counting("check"):
+                self._try(model, job, places)
+        work = self.begin(job)
+        with counting("score"):
+            for number, batch in score_batches(model, job.sequences, job.batches, work.numbers()):
+                work.keep(number, batch)
+            values = by_sequence(job.sequences, job.batches, work.collect())
+        with counting("noise"):
+            found = totals_of(job.sequences, values, places)
+            noise = measure_noise(model, job.sequences, found, places, self.reference)
+        return job, values, noise
 
-    def _find_reference(self, model: LoadedModel, job: Job) -> None:
-        """Score the chosen texts in float32, one at a time, unless the row itself is as fine."""
-        if self.reference is not None or model.precision in EXACT or not fits_in_float32(model):
-            return
-        exact = None
-        with suppress(InputError, torch.OutOfMemoryError):  # the row stands without it, and says so
-            exact = load_model(self.spec, device=self.device, dtype="float32")
-            self.reference = log_likelihoods_of(exact, job.sequences, noise_places(len(self.texts)))
-        del exact
-        release()
+    def _find_reference(self, job: Job, places: np.ndarray) -> None:
+        """Score the chosen texts in float32, one at a time; the row stands without it, and says so."""
+        with suppress(InputError, torch.OutOfMemoryError):
+            exact = self.checkpoint.on(self.device, "float32")
+            self.reference = log_likelihoods_of(exact, job.sequences, places)
 
-    def _try(self, model: LoadedModel, job: Job) -> None:
+    def _try(self, model: LoadedModel, job: Job, places: np.ndarray) -> None:
         """See on the chosen texts whether the precision will do."""
         plan = {key: job.provenance[key] for key in ("token_budget", "equal_above")}
-        found = log_likelihoods_of(model, job.sequences, noise_places(len(self.texts)), **plan)
+        found = log_likelihoods_of(model, job.sequences, places, **plan)
         noise = variance(found - self.reference)
         if noise > self.max_error_var:
             raise _TooCoarse(f"noise of {noise:.2g} nats^2, above {self.max_error_var:g}")
+
+
+@dataclass
+class _Again:
+    """What was wrong with an attempt, and how the next one shall be made."""
+
+    reason: str
+    precision: str
+    token_budget: int | None
+
+
+@dataclass
+class _Clock:
+    """Adds up the seconds of each stage."""
+
+    seconds: dict[str, float]
+
+    @contextmanager
+    def counting(self, stage: str) -> Iterator[None]:
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - start
+
+
+def _tokenized(tokenizer: Any, texts: Sequence[str], prefix: str, cut: dict[str, Tokenized]) -> Tokenized:  # noqa: ANN401
+    """Cut the texts into tokens, unless this tokenizer's cuts are known."""
+    if not tokenizer.is_fast:  # the rules of a slow one cannot be read whole, only guessed
+        return tokenize(tokenizer, texts, special_tokens=prefix == "reference")
+    name = tokenizer_hash(tokenizer)
+    if name not in cut:
+        cut[name] = tokenize(tokenizer, texts, special_tokens=prefix == "reference")
+    return cut[name]
+
+
+def _noise_flags(noise: Noise, precision: str, max_error_var: float) -> list[str]:
+    flags = []
+    if noise.error_var is None:
+        flags.append("noise not measured: the model does not fit or does not run in float32")
+    elif noise.error_var > max_error_var:
+        flags.append(f"noise of {noise.error_var:.2g} nats^2 in {precision}, above {max_error_var:g}")
+    if not noise.bitwise:
+        flags.append("a text scored again gives other bits")
+    return flags
 
 
 def fits_in_float32(model: LoadedModel) -> bool:

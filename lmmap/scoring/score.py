@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,15 +17,18 @@ import torch
 from lmmap.errors import InputError, PrecisionError
 from lmmap.scoring.audit import audit_flag, audit_prefix
 from lmmap.scoring.checks import PAD_TOLERANCE, pad_growth, suffix_swap
-from lmmap.scoring.encode import Encoded, Tokenized, encode, tokenize
+from lmmap.scoring.encode import Encoded, Tokenized, encode, tokenize, tokenizer_hash
 from lmmap.scoring.forward import LoadedModel
 from lmmap.scoring.plan import plan_batches, plan_hash
 from lmmap.scoring.prefix import choose_prefix
 from lmmap.store import Row
 from lmmap.version import __version__
 
-TOKEN_BUDGET = {"cpu": 2048, "cuda": 65536}
+CPU_BUDGET = 2048
+GPU_NUMBERS = 2**26  # hidden numbers of a batch: fewer leave a GPU idle, more find nothing in its caches
+GPU_BUDGETS = (8192, 2**17)
 AHEAD = {"cuda": 1}  # batches set going before the values of one are waited for
+SLOW_HEAD = "its head does not run on chosen rows: every logit is computed, text by text"
 ABOVE_ZERO = 1e-5  # nats by which rounding may lift a log-probability of one
 
 
@@ -195,7 +199,7 @@ def prepare(
     long_texts : {'window', 'truncate', 'error'}
         What is done with texts longer than the context.
     token_budget : int, optional
-        Most padded tokens in a batch; 2,048 on a CPU by default.
+        Most padded tokens in a batch; by default `default_budget`.
     audit : bool
         Whether candidate prefixes are compared.
     tokenized : Tokenized, optional
@@ -226,14 +230,13 @@ def prepare(
     if unscored is not None:
         raise InputError(f"text {unscored + 1} has no token that {model.spec.name} could score; remove it")
     longest = max(len(e.ids) for e in sequences) - 1
-    budget = token_budget or TOKEN_BUDGET[model.device.type]
+    budget = token_budget or default_budget(model)
     swapped, grown = suffix_swap(model, longest), pad_growth(model, sequences)
     above = model.equal_above if grown <= PAD_TOLERANCE[model.dtype] else 0
     batches = plan_batches([len(e.ids) - 1 for e in sequences], budget, equal_above=above)
     table = audit_prefix(model, texts, chosen) if audit and chosen is not None else {}
-    flags = [
-        flag for flag in (audit_flag(table) if table else None, *_text_flags(tokenized, sequences)) if flag
-    ]
+    flags = [audit_flag(table)] if table else []
+    flags += [None if model.head == "stub" else SLOW_HEAD, *_text_flags(tokenized, sequences)]
     provenance = {
         "recipe": model.spec.recipe,
         "architecture": type(model.model).__name__,
@@ -243,8 +246,8 @@ def prepare(
         "prefix": chosen.token if chosen else "reference",
         "prefix_rule": chosen.rule if chosen else "tokenizer's default, first id not scored",
         "audit": table,
-        "flags": flags,
-        "tokenizer": model.tokenizer_hash,
+        "flags": [flag for flag in flags if flag],
+        "tokenizer": tokenizer_hash(model.tokenizer),
         "tokenization": tokenized.hash,
         "lossy": tokenized.lossy,
         "context": model.context,
@@ -261,6 +264,25 @@ def prepare(
     measured = ("audit", "flags", "suffix_swap", "pad_growth")  # may differ in the last digit from run to run
     plan = plan_hash(batches, {key: value for key, value in provenance.items() if key not in measured})
     return Job(sequences, batches, tokenized, {**provenance, "plan": plan}, plan)
+
+
+def default_budget(model: LoadedModel) -> int:
+    """Give the padded tokens of a batch that suit a model: the wider it is, the fewer.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        The model.
+
+    Returns
+    -------
+    int
+        2,048 on a CPU; on a GPU a power of two, such that a batch has about 2**26 hidden numbers.
+    """
+    if model.device.type == "cpu":
+        return CPU_BUDGET
+    fewest, most = GPU_BUDGETS
+    return min(max(1 << int(math.log2(GPU_NUMBERS / model.hidden_size)), fewest), most)
 
 
 def finish(

@@ -1,0 +1,135 @@
+"""Fused kernels do what the plain operations do, rounded once; without a GPU, by Triton's interpreter."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tiny import save_model
+from torch.nn import functional
+from transformers import AutoModelForCausalLM
+from transformers.models.gpt_neox import modeling_gpt_neox
+from transformers.models.llama import modeling_llama
+
+pytest.importorskip("triton")
+from lmmap.scoring import fused, kernels
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def drawn(*shape: int, dtype: torch.dtype = torch.float16) -> torch.Tensor:
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64)
+    return values.to(DEVICE, dtype)
+
+
+def assert_rounded_once(got: torch.Tensor, exact: torch.Tensor) -> None:
+    """Half a unit in the last place, and float32's own rounding on the way."""
+    assert got.dtype == torch.float16
+    assert torch.all((got.double() - exact).abs() <= exact.abs() * (2**-11 + 2**-20) + 2**-24)
+
+
+@pytest.mark.parametrize("n_columns", [1, 7, 8192, 9000, 20000])
+def test_a_log_probability_is_that_of_float64(n_columns):
+    logits = 4 * drawn(5, n_columns, dtype=torch.float32)
+    targets = torch.tensor([0, n_columns - 1, n_columns // 2, 0, n_columns - 1], device=DEVICE)
+    want = logits.double().log_softmax(1).gather(1, targets[:, None])[:, 0]
+    torch.testing.assert_close(kernels.log_prob(logits, targets).double(), want, rtol=1e-6, atol=2e-6)
+
+
+def test_columns_that_cannot_come_have_no_weight():
+    logits = drawn(2, 9000, dtype=torch.float32)
+    logits[:, :8192] = -math.inf
+    targets = torch.tensor([8192, 8999], device=DEVICE)
+    want = logits.double().log_softmax(1).gather(1, targets[:, None])[:, 0]
+    torch.testing.assert_close(kernels.log_prob(logits, targets).double(), want, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_logit_that_is_no_number_gives_none(value):
+    logits = drawn(3, 9000, dtype=torch.float32)
+    logits[1, 8500] = value
+    finite = torch.isfinite(kernels.log_prob(logits, torch.zeros(3, dtype=torch.int64, device=DEVICE)))
+    assert finite.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+@pytest.mark.parametrize("n_columns", [1, 72, 576, 5000])
+def test_a_norm_is_rounded_once(n_columns, offset):
+    x, weight = drawn(3, 2, n_columns), drawn(n_columns)
+    wide = x.double()
+    exact = wide * (wide.square().mean(-1, keepdim=True) + 1e-5).rsqrt() * (weight.double() + offset)
+    assert_rounded_once(kernels.rms_norm(x, weight, 1e-5, offset), exact)
+
+
+@pytest.mark.parametrize("activation", fused.ACTIVATIONS)
+def test_a_gate_is_rounded_once(activation):
+    gate, up = 3 * drawn(3, 5000), drawn(5000, 3).t()
+    exact = fused.ACTIVATIONS[activation](gate.double()) * up.double()
+    got = kernels.gated(gate, up, activation)
+    assert torch.all((got.double() - exact).abs() <= exact.abs() * 2**-10 + 2**-20)
+
+
+@pytest.mark.parametrize(("size", "turning"), [(20, 20), (20, 12), (64, 16), (6, 2)])
+def test_a_rotary_embedding_is_that_of_transformers_in_float64(size, turning):
+    q, k, _ = drawn(2, 6, 3, 3 * size).transpose(1, 2).chunk(3, -1)  # views of one projection, as in GPT-NeoX
+    cos, sin = drawn(1, 6, turning), drawn(2, 6, turning)
+    exact = modeling_gpt_neox.apply_rotary_pos_emb(q.double(), k.double(), cos.double(), sin.double())
+    for got, want in zip(kernels.rotary(q, k, cos, sin), exact, strict=True):
+        assert torch.all((got.double() - want).abs() <= 2**-10 * want.abs().clamp(min=1))
+
+
+PARTS = {
+    "llama": {"rms_norm": 5, "gated": 2, "rotary": 1},
+    "qwen3": {"rms_norm": 9, "gated": 2, "rotary": 1},
+    "gemma2": {"rms_norm": 9, "gated": 2, "rotary": 1},
+    "gpt_neox": {"rotary": 1},
+    "phi3": {"rms_norm": 5, "rotary": 1},
+    "qwen2_moe": {"rms_norm": 5, "gated": 2, "rotary": 1},
+    "cohere": {"gated": 2},  # turns neighbouring dimensions, and norms without a mean are others
+    "opt": {},
+}
+
+
+def load(kind: str, folder, dtype: torch.dtype):
+    if not folder.exists():
+        save_model(folder, kind)
+    eager = {"experts_implementation": "eager"}  # the others know no float64
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **eager).to(DEVICE).eval()
+
+
+@torch.inference_mode()
+def log_probs(model) -> torch.Tensor:
+    ids = torch.arange(24, device=DEVICE)[None] * 7 % 250
+    return model(ids, use_cache=False).logits[0].double().log_softmax(-1)
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_a_model_with_fused_parts_is_as_exact_as_with_its_own(kind, tmp_path):
+    exact = log_probs(load(kind, tmp_path / kind, torch.float64))
+    model = load(kind, tmp_path / kind, torch.float16)
+    plain = log_probs(model)
+    parts = fused.Fused(model)
+    assert parts.parts == PARTS[kind]
+    with parts.running():
+        got = log_probs(model)
+    assert (got - exact).std() <= 1.2 * (plain - exact).std()
+    parts.undo()
+    assert torch.equal(log_probs(model), plain)
+
+
+def test_transformers_is_left_as_it_was(tmp_path):
+    before = modeling_llama.apply_rotary_pos_emb
+    parts = fused.Fused(load("llama", tmp_path / "llama", torch.float16))
+    with parts.running():
+        assert modeling_llama.apply_rotary_pos_emb is not before
+    assert modeling_llama.apply_rotary_pos_emb is before
+
+
+def test_what_only_looks_like_a_part_keeps_its_own_way(tmp_path):
+    model = load("llama", tmp_path / "llama", torch.float16)
+    first, second = model.model.layers
+    first.input_layernorm.forward = lambda x: x * 0.5  # a norm by name alone
+    first.mlp.act_fn = torch.nn.ReLU()
+    second.mlp.act_fn.forward = lambda x: functional.silu(x).clamp(max=4)
+    assert fused.Fused(model).parts == {"rms_norm": 4, "rotary": 1}
