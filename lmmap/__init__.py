@@ -24,6 +24,7 @@ _ROOM_OF = {
     "load_model": "scoring.load",
     "score_texts": "scoring.score",
     "score_models": "scoring.sweep",
+    "score_live": "widgets",
     "LogLikelihoods": "loglik",
     "join_models": "loglik",
     "double_center": "geometry",

@@ -47,13 +47,13 @@ def demo(folder: Path, no_smollm2: bool) -> None:
     made = make_demo(folder / "demo-data", smollm2=False)
     texts = read_texts(made.texts)
     click.echo(repr(texts))
-    _sweep(folder / "demo", texts, zoo_specs(made.zoo), workers=os.cpu_count() or 1)
+    _sweep(folder / "demo", texts, zoo_specs(made.zoo), devices=["cpu"] * (os.cpu_count() or 1))
     if not no_smollm2:
         from lmmap.demo.texts import subset_for_smollm2
 
         make_demo(folder / "demo-data")
         specs = smollm2_specs(folder / "demo-data" / "smollm2")
-        _sweep(folder / "demo-smollm2", subset_for_smollm2(texts), specs, workers=1)
+        _sweep(folder / "demo-smollm2", subset_for_smollm2(texts), specs, devices=["cpu"])
 
 
 @main.command()
@@ -91,9 +91,12 @@ def texts(
 @click.argument("run", type=FOLDER)
 @click.option("--models", "models", type=FILE, required=True, help="List of models, YAML or CSV.")
 @click.option("--texts", "texts_file", type=FILE, help="Text set; not needed to go on with a RUN.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, ...")
-@click.option("--workers", default=1, show_default=True, help="Processes; more than one suits tiny models.")
-@click.option("--threads", type=int, help="CPU threads of each process; all cores by default.")
+@click.option("--gpus", help="all, a number of GPUs, or some by number: 0,2. All of them by default.")
+@click.option("--device", default="auto", show_default=True, help="One device: cpu, cuda, cuda:1, ...")
+@click.option(
+    "--workers", default=1, show_default=True, help="Processes on the CPU; more than one suits tiny models."
+)
+@click.option("--threads", type=int, help="CPU threads of each process; by default the cores are shared out.")
 @click.option("--token-budget", type=int, help="Most padded tokens in a batch.")
 @click.option("--prefix", type=click.Choice(["auto", "reference"]), default="auto", show_default=True)
 @click.option(
@@ -108,6 +111,7 @@ def score(
     run: Path,
     models: Path,
     texts_file: Path | None,
+    gpus: str | None,
     device: str,
     workers: int,
     threads: int | None,
@@ -117,10 +121,20 @@ def score(
     max_error_var: float,
     no_tokens: bool,
 ) -> None:
-    """Score texts under every model of a list; what is finished is kept."""
+    """Score texts under every model of a list; what is finished is kept.
+
+    All GPUs of the machine take part, or the CPU where there are none. Under `accelerate launch -m lmmap
+    score ...` each process serves its own. Several launches, on one machine or on many, may share a RUN.
+    """
     from lmmap.model_lists import read_models
+    from lmmap.scoring.devices import find_devices
+    from lmmap.scoring.ranks import join_launch
     from lmmap.store import Store
 
+    rank = join_launch(device)
+    if rank and gpus is not None:
+        raise InputError(f"--gpus {gpus}: here each process was launched for one GPU; leave --gpus out")
+    devices = find_devices(gpus=gpus, device=rank.device if rank else device, workers=workers)
     specs = read_models(models)
     if texts_file is None:
         store = Store(run)
@@ -130,10 +144,16 @@ def score(
         text_set = read_texts(texts_file)
         click.echo(repr(text_set), err=True)
         store = Store.create(run, text_set, prefix=prefix, long_texts=long_texts)
+    if rank and devices[0] == "cpu":
+        threads = threads or max(1, (os.cpu_count() or 1) // (rank.n_here * workers))
     failed = _score(
-        store, specs, workers=workers, device=device, threads=threads, token_budget=token_budget,
+        store, specs, devices=devices, threads=threads, token_budget=token_budget,
         max_error_var=max_error_var, keep_tokens=not no_tokens,
+        launch=rank.launch if rank else None, spread=rank is None or rank.is_main,
+        bar=rank is None or rank.is_main,
     )  # fmt: skip
+    if rank and not rank.is_main:
+        return
     _report(store.status(), run)
     if failed:
         raise SystemExit(1)
@@ -223,39 +243,39 @@ def run(
     click.echo(f"{done.output}: {'kept' if done.kept else f'{done.seconds:.1f} s'}")
 
 
-def _sweep(run: Path, texts: Any, specs: Any, *, workers: int) -> None:  # noqa: ANN401
+def _sweep(run: Path, texts: Any, specs: Any, *, devices: list[str]) -> None:  # noqa: ANN401
     """Score on the CPU what is not finished, and say how the set stands."""
     from lmmap.store import Store
 
     store = Store.create(run, texts)
     failed = {}
     if not all(store.is_done(spec.row_id) for spec in specs):
-        failed = _score(store, specs, device="cpu", workers=workers)
+        failed = _score(store, specs, devices=devices)
     _report(store.status(), run)
     if failed:
         raise SystemExit(1)
 
 
-def _score(store: Any, specs: Any, *, device: str, **options: Any) -> dict[str, str]:  # noqa: ANN401
-    import torch
-
+def _score(store: Any, specs: Any, *, bar: bool = True, **options: Any) -> dict[str, str]:  # noqa: ANN401
     from lmmap.scoring.workers import score_models_in_processes
+    from lmmap.signals import sigterm_exits
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    with _Bar() as bar:
-        return score_models_in_processes(store, specs, device=device, on_progress=bar.show, **options)
+    with sigterm_exits(), _Bar(hidden=not bar) as shown:
+        return score_models_in_processes(store, specs, on_progress=shown.show, **options)
 
 
 class _Bar:
     """Progress on stderr: a bar on a terminal, and one line for each finished model."""
+
+    def __init__(self, *, hidden: bool) -> None:
+        self.hidden = hidden
 
     def __enter__(self) -> _Bar:
         from tqdm.auto import tqdm
 
         self.bar = tqdm(
             unit="text",
-            disable=None,
+            disable=self.hidden or None,  # None: unless stderr is no terminal
             dynamic_ncols=True,
             bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} {postfix}",
         )
@@ -266,6 +286,8 @@ class _Bar:
         self.bar.close()
 
     def show(self, progress: Any) -> None:  # noqa: ANN401
+        if progress.state in {"helping", "waiting"}:  # texts are counted by the process whose row it is
+            return
         if self.bar.total is None:
             self.bar.reset(progress.n_models * progress.n_texts)
             self.bar.update(progress.models_done * progress.n_texts)

@@ -8,7 +8,8 @@
     RUN/scores/ROW.parquet       written last: it *means* complete; provenance in the footer
     RUN/tokens/ROW.parquet       log-probability of every token, float32
     RUN/tokenizations/HASH.parquet   ids and byte_end, one for all models that cut the texts alike
-    RUN/parts/ROW/  locks/ROW.lock  failures/ROW.json  journal/ROW.json
+    RUN/parts/ROW/PLAN/          finished batches of a row at work; offer.json and crashes/ beside them
+    RUN/locks/ROW.lock  failures/ROW.json  journal/ROW.json
 
 What was measured is the same to the bit when a sweep is interrupted and goes on; when and how fast it was
 measured stands apart, in ``journal/``.
@@ -18,7 +19,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,7 +36,7 @@ from lmmap.errors import InputError, closest
 from lmmap.files import read_json, write_json
 from lmmap.loglik import LogLikelihoods
 from lmmap.models import ModelSpec, check_names, slug
-from lmmap.parts import Parts
+from lmmap.parts import RowAtWork
 from lmmap.tables import ragged, unragged, write_table
 from lmmap.text_files import read_texts
 from lmmap.texts import TextSet
@@ -132,18 +132,19 @@ class Store:
             if asked[policy] not in values:
                 raise InputError(f"unknown {policy} policy {asked[policy]!r}; use {' or '.join(values)}")
         path = Path(path).expanduser()
-        if (path / "scoring.json").is_file():
-            made = cls(path).scoring
-            for key, value in asked.items():
-                if made[key] != value:
-                    raise InputError(
-                        f"{path} was made with {key} = {_short(made[key])}, now {key} = {_short(value)} "
-                        "is asked for; use another folder"
-                    )
-        elif path.is_file() or (path.is_dir() and any(path.iterdir())):
+        file = path / "scoring.json"
+        strange = path.is_file() or (path.is_dir() and any(f.name[0] != "." for f in path.iterdir()))
+        if strange and not file.is_file():  # looked for last: another process may be making the same set
             raise InputError(f"{path} exists and is no score set; use another folder")
-        else:
-            write_json(path / "scoring.json", asked)
+        if not file.is_file():
+            write_json(file, asked)
+        made = cls(path).scoring
+        for key, value in asked.items():
+            if made[key] != value:
+                raise InputError(
+                    f"{path} was made with {key} = {_short(made[key])}, now {key} = {_short(value)} "
+                    "is asked for; use another folder"
+                )
         if not (path / "texts.parquet").exists():
             texts.write(path / "texts.parquet")
         return cls(path)
@@ -186,7 +187,7 @@ class Store:
     @contextmanager
     def claim(self, row_id: str) -> Iterator[bool]:
         """Hold a row while it is scored; yields False if another process holds it."""
-        lock = FileLock(self._folder("locks") / f"{row_id}.lock")
+        lock = self.lock(row_id)
         try:
             lock.acquire(blocking=False)
         except Timeout:
@@ -196,6 +197,10 @@ class Store:
             yield True
         finally:
             lock.release()
+
+    def lock(self, name: str) -> FileLock:
+        """Give the lock of a row, or of a device; the system frees it when its holder dies."""
+        return FileLock(self._folder("locks") / f"{name}.lock")
 
     def is_done(self, row_id: str) -> bool:
         """Whether the row's scores are complete."""
@@ -219,18 +224,25 @@ class Store:
         write_json(self.path / "journal" / f"{row_id}.json", journal)
         write_table(self._scores(row_id), columns, footer=footer)
         self._failure(row_id).unlink(missing_ok=True)
-        shutil.rmtree(self.path / "parts" / row_id, ignore_errors=True)
+        self.at_work(row_id).clear()
 
-    def write_failure(self, row_id: str, error: BaseException) -> None:
-        """Record why a row could not be scored."""
+    def write_failure(self, row_id: str, error: BaseException, launch: str = "") -> None:
+        """Record why a row could not be scored, and in which launch: others of that launch leave it alone."""
         trace = "".join(traceback.format_exception(error))
         reason = str(error).strip() or type(error).__name__
         kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-        write_json(self._failure(row_id), {"reason": kind + reason, "traceback": trace})
+        write_json(self._failure(row_id), {"reason": kind + reason, "traceback": trace, "launch": launch})
 
-    def parts(self, row_id: str, plan_hash: str) -> Parts:
-        """Give the finished batches of a row that is being scored."""
-        return Parts(self.path / "parts" / row_id / plan_hash)
+    def failure(self, row_id: str, launch: str) -> str | None:
+        """Say why a row failed in a launch; None if it did not."""
+        if self.is_done(row_id) or not self._failure(row_id).exists():
+            return None
+        failed = read_json(self._failure(row_id))
+        return failed["reason"] if failed.get("launch") == launch else None
+
+    def at_work(self, row_id: str) -> RowAtWork:
+        """Give what is kept of a row while it is being scored."""
+        return RowAtWork(self.path / "parts" / row_id)
 
     # Reading
 

@@ -16,7 +16,7 @@ from tokenizers.processors import TemplateProcessing
 
 from lmmap.errors import InputError
 from lmmap.models import ModelSpec
-from lmmap.scoring import sweep
+from lmmap.scoring import shared
 from lmmap.scoring.checks import suffix_swap
 from lmmap.scoring.forward import LoadedModel
 from lmmap.scoring.load import load_model
@@ -144,13 +144,13 @@ def test_a_plan_is_named_after_its_batches():
 
 
 def test_a_plan_does_not_depend_on_what_is_left(make_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "SECONDS_BETWEEN_PARTS", 0.0)
+    monkeypatch.setattr(shared, "SECONDS_BETWEEN_PARTS", 0.0)
     specs = [ModelSpec(str(make_model("llama", seed=seed)), name=f"llama {seed}") for seed in (0, 1)]
     plans = []
     for order in (specs, specs[::-1]):
         store = Store.create(tmp_path / order[0].name, text_set(TEXTS))
-        job = store.parts(specs[0].row_id, "begun")
-        job.write({0: np.zeros(1, np.float32)})
+        begun = store.at_work(specs[0].row_id).parts("begun", 8)
+        begun.write(0, {0: np.zeros(1, np.float32)})
         for spec in order:
             assert score_models(store, [spec], threads=1, token_budget=100) == {}
         plans.append(
@@ -164,7 +164,7 @@ def test_batches_of_another_plan_are_not_taken_up(make_model, tmp_path):
     spec = ModelSpec(str(make_model("llama")))
     store = Store.create(tmp_path / "run", text_set(TEXTS))
     for folder in ("any", "another plan"):
-        store.parts(spec.row_id, folder).write({0: np.full(1000, -7.0, np.float32)})
+        store.at_work(spec.row_id).parts(folder, 1).write(0, {0: np.full(1000, -7.0, np.float32)})
     assert score_models(store, [spec], threads=1) == {}
     assert all((values != -7).all() for values in store.tokens(spec.row_id))
 
@@ -362,12 +362,19 @@ def test_scores_are_written_last_and_token_records_byte_by_byte(make_model, tmp_
 
 
 def test_a_kill_costs_two_minutes_at_most(make_model, tmp_path, monkeypatch):
-    assert sweep.SECONDS_BETWEEN_PARTS <= 120
-    monkeypatch.setattr(sweep, "SECONDS_BETWEEN_PARTS", 0.0)
-    spec = ModelSpec(str(make_model("llama")))
+    assert shared.SECONDS_BETWEEN_PARTS <= 120
+    monkeypatch.setattr(shared, "SECONDS_BETWEEN_PARTS", 0.0)
+    monkeypatch.setattr(shared.SharedWork, "close", lambda _: None)  # who is killed closes nothing
+    spec, scored = ModelSpec(str(make_model("llama"))), []
     store = Store.create(tmp_path / "run", text_set(TEXTS))
-    monkeypatch.setattr(store, "write_row", lambda *_: pytest.fail("killed before the end"))
+
+    def kill(progress):
+        scored.extend([progress] * (progress.state == "scoring"))
+        if len(scored) == 3:
+            pytest.fail("killed while the third batch is taken")
+
     with pytest.raises(pytest.fail.Exception):
-        score_models(store, [spec], threads=1, token_budget=1)
-    kept = [path.name for path in store.path.glob("parts/*/*/*.npz")]
-    assert sorted(kept) == [f"{number:08d}.npz" for number in range(len(TEXTS))]
+        score_models(store, [spec], threads=1, token_budget=1, on_progress=kill)
+    (kept,) = store.path.glob("parts/*/*/*.npz")
+    with np.load(kept) as batches:
+        assert sorted(batches.files) == ["0", "1"]

@@ -115,7 +115,9 @@ def requires_of(name: str) -> list[str]:
 
 
 def test_all_that_is_imported_is_declared() -> None:
-    declared = set(DEPENDENCIES).union(*(EXTRAS[extra] for extra in EXTRAS if extra != "dev"), OF_TORCH, {"lmmap"})
+    declared = set(DEPENDENCIES).union(
+        *(EXTRAS[extra] for extra in EXTRAS if extra != "dev"), OF_TORCH, {"lmmap"}
+    )
     undeclared = {
         f"{file.relative_to(ROOT)}:{node.lineno}: {name}"
         for file in sorted((ROOT / "lmmap").rglob("*.py"))

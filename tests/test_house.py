@@ -47,6 +47,7 @@ ROOMS = {
     "version": Room(),
     "errors": Room(),
     "files": Room(),
+    "signals": Room(),
     "tables": Room("files", "numpy pyarrow"),
     "geometry": Room("errors", "numpy"),
     "texts": Room("errors files", "numpy pandas pyarrow"),
@@ -55,7 +56,7 @@ ROOMS = {
     "models": Room("errors files"),
     "model_lists": Room("errors models", "", "yaml"),
     "loglik": Room("errors geometry", "numpy pandas", "xarray"),
-    "parts": Room("files", "numpy"),
+    "parts": Room("files", "filelock numpy"),
     "store": Room(
         "errors files tables texts text_files models loglik parts", "filelock numpy pandas pyarrow"
     ),
@@ -63,7 +64,7 @@ ROOMS = {
     "resolution": Room("errors", "numpy"),
     "modelmap": Room("errors geometry loglik layouts resolution", "numpy pandas"),
     "scoring": Room(
-        "version errors files texts models parts store",
+        "version errors files signals texts models parts store",
         "accelerate numpy torch triton",
         "bitsandbytes peft torchao transformers",
     ),
@@ -72,15 +73,19 @@ ROOMS = {
         "errors files geometry loglik modelmap", "matplotlib numpy pandas scipy seaborn textalloc"
     ),
     "notebooks": Room(
-        "errors files", "ipykernel jupyter_client traitlets zmq", "IPython nbconvert nbformat papermill tqdm"
+        "errors files signals",
+        "ipykernel jupyter_client traitlets zmq",
+        "IPython nbconvert nbformat papermill tqdm",
     ),
     "demo": Room(
         "errors files texts text_files chunks models store scoring",
         "filelock numpy safetensors tokenizers torch tqdm transformers",
         "babel gguf yaml",
     ),
+    "widgets": Room("models store scoring", "", "IPython ipywidgets"),
     "cli": Room(
-        "errors texts text_files chunks models model_lists store modelmap scoring plotting notebooks demo",
+        "errors signals texts text_files chunks models model_lists store modelmap scoring plotting notebooks "
+        "demo",
         "click",
         "pandas torch tqdm",
     ),
@@ -241,6 +246,7 @@ NO_EXAMPLE = {
     "plot_matrix": "a picture: notebook 03",
     "read_documents": "as `read_texts`, one whole file after the other",
     "save_figure": "writes a picture",
+    "score_live": "a table that lives: notebook 02",
     "score_models": "needs models' files",
     "score_texts": "needs a model's files",
 }

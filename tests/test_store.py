@@ -73,9 +73,10 @@ def test_what_is_written_is_read(undisturbed, specs):
     assert (undisturbed.status()["state"] == "done").all()
 
 
-def test_a_sweep_started_again_scores_nothing_twice(undisturbed, specs, monkeypatch):
-    monkeypatch.setattr("lmmap.scoring.row.load_model", lambda *_, **__: pytest.fail("loaded a model"))
-    assert score_models(undisturbed, specs) == {}
+def test_a_sweep_started_again_scores_nothing_twice(undisturbed, specs):
+    seen = []
+    assert score_models(undisturbed, specs, on_progress=seen.append) == {}
+    assert seen == []
 
 
 def test_sets_that_give_one_id_to_different_texts_do_not_join(tmp_path):
@@ -108,11 +109,11 @@ KILLED = """
 import json, os, random, signal, sys, time
 from lmmap import Store, read_texts
 from lmmap.model_lists import read_models
-from lmmap.scoring import sweep
+from lmmap.scoring import shared, sweep
 import transformers, torch
 
 run, texts, models, seconds = sys.argv[1:4] + [float(sys.argv[4])]
-sweep.SECONDS_BETWEEN_PARTS = 0.0     # every batch is kept, so that resuming in the middle is tested
+shared.SECONDS_BETWEEN_PARTS = 0.0     # every batch is kept, so that resuming in the middle is tested
 generator, killed, delay = random.Random(0), 0, 0.0
 while True:
     child = os.fork()
@@ -144,7 +145,7 @@ def test_two_processes_share_a_folder_and_give_the_same_bytes(undisturbed, specs
     store = Store.create(tmp_path / "run", TEXTS)
     seen = []
     failed = score_models_in_processes(
-        store, specs, workers=2, threads=1, token_budget=512, on_progress=seen.append
+        store, specs, devices=["cpu", "cpu"], threads=1, token_budget=512, on_progress=seen.append
     )
     assert failed == {}
     assert bytes_of(store.path) == bytes_of(undisturbed.path)
@@ -153,12 +154,32 @@ def test_two_processes_share_a_folder_and_give_the_same_bytes(undisturbed, specs
     assert len(processes) == 2
 
 
-def test_finished_batches_are_taken_up_only_under_the_same_plan(specs, tmp_path):
+def test_finished_batches_are_taken_up_only_under_the_same_plan(tmp_path):
     store = Store.create(tmp_path / "run", TEXTS)
-    parts = store.parts("row", "plan")
-    parts.write({0: np.array([1.0], np.float32), 3: np.array([2.0], np.float32)})
-    assert {n: v.tolist() for n, v in store.parts("row", "plan").read().items()} == {0: [1.0], 3: [2.0]}
-    assert store.parts("row", "other plan").read() == {}
+    parts = store.at_work("row").parts("plan", 10)
+    assert [list(parts.batches_of(group)) for group in parts.groups] == [list(range(8)), [8, 9]]
+    parts.write(0, {0: np.array([1.0], np.float32), 3: np.array([2.0], np.float32)})
+    assert {n: v.tolist() for n, v in store.at_work("row").parts("plan", 10).read(0).items()} == {
+        0: [1.0],
+        3: [2.0],
+    }
+    assert store.at_work("row").parts("other plan", 10).read(0) == {}
+    assert not parts.is_done(0)
+    parts.write(1, {8: np.array([3.0], np.float32), 9: np.array([4.0], np.float32)})
+    assert parts.is_done(1)
+
+
+def test_a_group_of_batches_is_held_by_one_process(tmp_path):
+    parts = Store.create(tmp_path / "run", TEXTS).at_work("row").parts("plan", 20)
+    parts.folder.mkdir(parents=True)
+    assert parts.free(5) == 3
+    lock = parts.claim(2)
+    assert lock is not None
+    assert parts.claim(2) is None
+    assert (parts.free(1), parts.free(5)) == (1, 2)
+    lock.release()
+    parts.write(0, {number: np.zeros(1, np.float32) for number in parts.batches_of(0)})
+    assert parts.free(5) == 2
 
 
 def test_a_model_that_fails_does_not_stop_the_others(specs, tmp_path):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmmap.notebooks.executed import failed_name
-from lmmap.notebooks.run import sigterm_exits
+from lmmap.signals import sigterm_exits
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
-import sys
 import tempfile
-import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from lmmap.errors import InputError
 from lmmap.notebooks import source
 from lmmap.notebooks.executed import MARKER, RunResult, failed_name, identity, is_done, mark_done, read_run
 from lmmap.notebooks.parameters import check_parameters
+from lmmap.signals import sigterm_exits
 
 FOLDER = Path("runs/notebooks")
 INJECTED, BANNER = "injected-parameters", "papermill-error-cell-tag"  # tags of the cells papermill adds
@@ -121,24 +118,6 @@ def output_of(notebook: Path, output: Path | None) -> Path:
         if path.resolve() == notebook.resolve() or (path.exists() and path.samefile(notebook)):
             raise InputError(f"The output {str(path)!r} would replace its own source; choose another one.")
     return output
-
-
-@contextmanager
-def sigterm_exits() -> Iterator[None]:
-    """Let SIGTERM unwind the block as Ctrl-C does, so that kernels stop and temporary files go."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may set handlers
-        return
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)  # once is enough: a second one must not cut the unwinding short
-        sys.exit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

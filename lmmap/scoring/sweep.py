@@ -4,58 +4,32 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing, nullcontext
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from lmmap.files import DISK_FULL
 from lmmap.models import ModelSpec
 from lmmap.parts import Parts
-from lmmap.scoring.encode import Tokenized
+from lmmap.scoring.devices import kind_of, name_of, turns_on, weights_size
+from lmmap.scoring.encode import Tokenized, tokenizer_hash
+from lmmap.scoring.load import Checkpoint
+from lmmap.scoring.progress import Pace, Progress
 from lmmap.scoring.row import MAX_ERROR_VAR, release, score_row
-from lmmap.scoring.score import Job
+from lmmap.scoring.score import Job, prepare, score_batches
+from lmmap.scoring.shared import HelpersWork, SharedWork
 from lmmap.store import Store
 
-SECONDS_BETWEEN_PARTS = 30.0
-SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_BETWEEN_LOOKS = 0.5
+MOST_CRASHES = 2  # processes that one row may cost in a launch
+FEWEST_GROUPS = 2  # that must be free in a row of another process before helping pays
 
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a sweep stands.
-
-    Parameters
-    ----------
-    model : str
-        Name of the model at hand.
-    state : str
-        ``loading``, ``scoring``, ``done`` or ``failed``.
-    models_done, n_models : int
-        Models finished, by anyone, and asked for.
-    texts_done, n_texts : int
-        Texts of the model at hand.
-    tokens_per_second : float
-        Of the model at hand, checks not counted.
-    seconds_left : float
-        For this model and, at its pace for each text, for the others.
-    reason : str
-        Why a model failed.
-    """
-
-    model: str
-    state: str
-    models_done: int
-    n_models: int
-    texts_done: int = 0
-    n_texts: int = 0
-    tokens_per_second: float = 0.0
-    seconds_left: float = float("nan")
-    reason: str = ""
+Tell = Callable[[Progress], None]
 
 
 def score_models(
@@ -67,7 +41,8 @@ def score_models(
     token_budget: int | None = None,
     max_error_var: float = MAX_ERROR_VAR,
     keep_tokens: bool = True,
-    on_progress: Callable[[Progress], None] = lambda _: None,
+    on_progress: Tell = lambda _: None,
+    launch: str | None = None,
 ) -> dict[str, str]:
     """Score every model of a list that is not finished; several processes may do so in one folder.
 
@@ -89,6 +64,8 @@ def score_models(
         Whether the log-probability of every token is kept.
     on_progress : callable, optional
         Called with a `Progress` after every batch and every model.
+    launch : str, optional
+        A name that processes started together share: what failed in one is not tried again by the others.
 
     Returns
     -------
@@ -104,134 +81,218 @@ def score_models(
     """
     torch.set_num_threads(threads or os.cpu_count() or 1)
     store.request(specs)
-    failed: dict[str, str] = {}
-    cut: dict[str, Tokenized] = {}
-    options = {"device": device, "token_budget": token_budget, "max_error_var": max_error_var}
-    options |= {"keep_tokens": keep_tokens}
-    waiting = sorted(specs, key=_size, reverse=True)
-    while waiting:
-        held_elsewhere = []
-        for spec in waiting:
-            if store.is_done(spec.row_id):
+    options = {"token_budget": token_budget, "max_error_var": max_error_var, "keep_tokens": keep_tokens}
+    sweep = Sweep(store, specs, device, launch or new_launch(), on_progress, options)
+    try:
+        sweep.run()
+    except torch.AcceleratorError as error:
+        if sweep.at_hand is not None:
+            store.write_failure(sweep.at_hand, error, sweep.launch)
+        raise
+    return failures(store, specs, sweep.launch)
+
+
+def new_launch() -> str:
+    """Name a launch."""
+    return uuid.uuid4().hex[:12]
+
+
+def failures(store: Store, specs: Sequence[ModelSpec], launch: str) -> dict[str, str]:
+    """List the rows that failed in a launch, with the reasons."""
+    reasons = {spec.row_id: store.failure(spec.row_id, launch) for spec in specs}
+    return {row_id: reason for row_id, reason in reasons.items() if reason is not None}
+
+
+def is_settled(store: Store, row_id: str, launch: str) -> bool:
+    """Whether nothing is left to do for a row in a launch."""
+    return store.is_done(row_id) or store.failure(row_id, launch) is not None
+
+
+@dataclass
+class Sweep:
+    """One process's part in scoring a list of models on one device.
+
+    Parameters
+    ----------
+    store : Store
+        The score set.
+    specs : sequence of ModelSpec
+        The models.
+    device : str
+        Where to score.
+    launch : str
+        What processes started together share.
+    on_progress : callable
+        Called with a `Progress` after every batch and every model.
+    options : mapping
+        ``token_budget``, ``max_error_var`` and ``keep_tokens`` of `score_row`.
+    n_processes : int
+        How many share the work, for the time that is left.
+    """
+
+    store: Store
+    specs: Sequence[ModelSpec]
+    device: str
+    launch: str
+    on_progress: Tell
+    options: Mapping[str, Any]
+    n_processes: int = 1
+    at_hand: str | None = None
+    cut: dict[str, Tokenized] = field(default_factory=dict)
+    left_alone: set[str] = field(default_factory=set)  # rows of others that this process cannot help with
+
+    def run(self) -> None:
+        """Take row after row, longest first; help others when none is free; end when all are settled."""
+        self.turn = turns_on(self.store, self.device)
+        self.policies = {key: self.store.scoring[key] for key in ("prefix", "long_texts")}
+        on_gpu = kind_of(self.device) == "cuda"
+        with torch.cuda.device(self.device) if on_gpu else nullcontext():  # where kernels of our own run
+            self._run()
+
+    def _run(self) -> None:
+        waiting = sorted(self.specs, key=_size, reverse=True)
+        told = False
+        while waiting := [s for s in waiting if not is_settled(self.store, s.row_id, self.launch)]:
+            taken = [self._take(spec) for spec in waiting]
+            if any(taken) or any(self._help(spec) for spec in waiting):
+                told = False
                 continue
-            with store.claim(spec.row_id) as mine:
-                if not mine:
-                    held_elsewhere.append(spec)
-                elif not store.is_done(spec.row_id):
-                    done = sum(store.is_done(s.row_id) for s in specs)
-                    progress = Progress(spec.name, "loading", done, len(specs), n_texts=len(store.texts))
-                    try:
-                        progress = _score_row(store, spec, progress, on_progress, cut, options)
-                    except Exception as error:
-                        if isinstance(error, OSError) and error.errno in DISK_FULL:
-                            raise
-                        store.write_failure(spec.row_id, error)
-                        failed[spec.row_id] = str(error)
-                        on_progress(replace(progress, state="failed", reason=str(error)))
-                        if isinstance(error, torch.AcceleratorError):  # the device is lost to this process
-                            raise
-                    release()
-        waiting = held_elsewhere
-        if waiting:
+            if not told:
+                self.on_progress(self._progress(waiting[0], "waiting"))
+                told = True
             time.sleep(SECONDS_BETWEEN_LOOKS)
-    return failed
 
+    def _take(self, spec: ModelSpec) -> bool:
+        """Score a row, if nobody else does or has."""
+        with self.store.claim(spec.row_id) as mine:
+            free = mine and not is_settled(self.store, spec.row_id, self.launch)
+            free = free and self.store.at_work(spec.row_id).n_crashes(self.launch) < MOST_CRASHES
+            if free:
+                self._score(spec)
+        return free
 
-def _score_row(
-    store: Store,
-    spec: ModelSpec,
-    progress: Progress,
-    on_progress: Callable[[Progress], None],
-    cut: dict[str, Tokenized],
-    options: Mapping[str, Any],
-) -> Progress:
-    start = time.monotonic()
-    on_progress(progress)
-    texts = store.texts.texts
-    pace = _Pace(replace(progress, state="scoring"))
+    def _score(self, spec: ModelSpec) -> None:
+        self.at_hand = spec.row_id
+        progress = self._progress(spec, "loading")
+        self.on_progress(progress)
+        try:
+            done = self._score_row(spec, progress)
+        except torch.AcceleratorError:  # the device is lost to this process
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise
+            self.store.write_failure(spec.row_id, error, self.launch)
+            done = replace(progress, state="failed", reason=str(error))
+        self.at_hand = None
+        self.on_progress(done)
+        release()
 
-    def begin(job: Job) -> _Kept:
-        return _Kept(job, store.parts(spec.row_id, job.hash), pace, on_progress)
+    def _score_row(self, spec: ModelSpec, progress: Progress) -> Progress:
+        start = time.monotonic()
+        pace = Pace(replace(progress, state="scoring"), self.n_processes)
+        stages: dict[str, float] = {}
+        with ExitStack() as stack:
 
-    policies = {key: store.scoring[key] for key in ("prefix", "long_texts")}
-    row = score_row(spec, texts, begin=begin, cut=cut, **options, **policies)
-    seconds = time.monotonic() - start
-    journal = {
-        "seconds": round(seconds, 3),
-        "tokens_per_second": round(pace.tokens_per_second, 1),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "process": os.getpid(),
-    }
-    store.write_row(spec.row_id, row, journal)
-    progress = replace(
-        pace.progress, state="done", models_done=progress.models_done + 1, texts_done=len(texts)
-    )
-    on_progress(progress)
-    return progress
+            def begin(job: Job) -> SharedWork:
+                stack.close()  # an earlier attempt
+                parts = self.store.at_work(spec.row_id).parts(job.hash, len(job.batches))
+                parts.folder.mkdir(parents=True, exist_ok=True)
+                self._offer(spec, job)
+                return stack.enter_context(closing(SharedWork(job, parts, pace, self.on_progress)))
 
+            row = score_row(
+                spec, self.store.texts.texts, begin=begin, turn=self.turn, device=self.device, cut=self.cut,
+                stages=stages, **self.options, **self.policies,
+            )  # fmt: skip
+        journal = {
+            "seconds": round(time.monotonic() - start, 3),
+            "stages": {stage: round(seconds, 3) for stage, seconds in stages.items()},
+            "tokens_per_second": round(pace.tokens_per_second, 1),
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+            "process": os.getpid(),
+            "device": self.device,
+        }
+        self.store.write_row(spec.row_id, row, journal)
+        models_done = progress.models_done + 1
+        return replace(pace.progress, state="done", models_done=models_done, texts_done=progress.n_texts)
 
-class _Kept:
-    """The work on one row: what finished batches are on disk is not done again, and new ones join them."""
-
-    def __init__(self, job: Job, parts: Parts, pace: _Pace, on_progress: Callable[[Progress], None]) -> None:
-        self.job, self.parts, self.pace, self.on_progress = job, parts, pace, on_progress
-        self.values, self.unsaved = parts.read(), dict[int, np.ndarray]()
-        pace.begin(sum(len(job.batches[number]) for number in self.values))
-
-    def numbers(self) -> Iterator[int]:
-        yield from (number for number in range(len(self.job.batches)) if number not in self.values)
-
-    def keep(self, number: int, values: np.ndarray) -> None:
-        self.values[number] = self.unsaved[number] = values
-        self.on_progress(self.pace.after(len(values), len(self.job.batches[number])))
-        if self.pace.seconds_since_save() > SECONDS_BETWEEN_PARTS:
-            self.parts.write(self.unsaved)
-            self.unsaved.clear()
-            self.pace.saved()
-
-    def collect(self) -> Mapping[int, np.ndarray]:
-        return self.values
-
-
-class _Pace:
-    """Counts texts and tokens against the clock."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
-        self.begin(0)
-
-    @property
-    def tokens_per_second(self) -> float:
-        return self.tokens / max(time.monotonic() - self.start, 1e-9)
-
-    def begin(self, n_sequences: int) -> None:
-        """Start the clock, behind sequences that are there already."""
-        self.start = self.last_save = time.monotonic()
-        self.tokens, self.skipped = 0, n_sequences
-        self.progress = replace(self.progress, texts_done=min(n_sequences, self.progress.n_texts))
-
-    def after(self, n_tokens: int, n_sequences: int) -> Progress:
-        self.tokens += n_tokens
-        p = self.progress
-        texts = min(p.texts_done + n_sequences, p.n_texts)
-        per_text = (time.monotonic() - self.start) / max(texts - self.skipped, 1)
-        left = per_text * (p.n_texts - texts + p.n_texts * (p.n_models - p.models_done - 1))
-        self.progress = replace(
-            p, texts_done=texts, tokens_per_second=self.tokens_per_second, seconds_left=left
+    def _offer(self, spec: ModelSpec, job: Job) -> None:
+        """Tell others with which settings they can score batches of this row."""
+        settings = {key: job.provenance[key] for key in ("dtype", "token_budget")}
+        place = {"kind": kind_of(self.device), "hardware": name_of(self.device)}
+        self.store.at_work(spec.row_id).offer(
+            {"plan": job.hash, "n_batches": len(job.batches), **settings, **place}
         )
-        return self.progress
 
-    def seconds_since_save(self) -> float:
-        return time.monotonic() - self.last_save
+    def _help(self, spec: ModelSpec) -> bool:
+        """Score free batches of a row that a process on another device holds; False if there are too few."""
+        row = self.store.at_work(spec.row_id)
+        offer, hardware = row.offered(), name_of(self.device)
+        if (
+            not offer
+            or spec.row_id in self.left_alone
+            or offer["hardware"] == hardware
+            or offer["kind"] != kind_of(self.device)
+            or row.n_crashes(self.launch)
+            or self.store.is_done(spec.row_id)
+        ):
+            return False
+        parts = row.parts(offer["plan"], offer["n_batches"])
+        try:
+            with parts.help(hardware) as mine:  # one process of each device is enough
+                if not mine or parts.free(FEWEST_GROUPS) < FEWEST_GROUPS:
+                    return False
+                self._help_row(spec, offer, parts)
+        except torch.AcceleratorError:
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise
+            self.left_alone.add(spec.row_id)  # its owner will say why it fails, if it does
+        finally:
+            if self.store.is_done(spec.row_id):
+                row.clear()
+        return True
 
-    def saved(self) -> None:
-        self.last_save = time.monotonic()
+    def _help_row(self, spec: ModelSpec, offer: Mapping[str, Any], parts: Parts) -> None:
+        progress = self._progress(spec, "helping")
+        self.on_progress(progress)
+        checkpoint = Checkpoint(spec, offer["dtype"])
+        with self.turn():
+            try:
+                self._score_offered(checkpoint, offer, parts, Pace(progress, self.n_processes))
+            finally:
+                release()
+
+    def _score_offered(
+        self, checkpoint: Checkpoint, offer: Mapping[str, Any], parts: Parts, pace: Pace
+    ) -> None:
+        row_id, plan = checkpoint.spec.row_id, offer["plan"]
+        model = checkpoint.on(self.device, offer["dtype"])
+        known = self.cut.get(tokenizer_hash(checkpoint.tokenizer))
+        job = prepare(
+            model, self.store.texts.texts, token_budget=offer["token_budget"], audit=False, tokenized=known,
+            **self.policies,
+        )  # fmt: skip
+        if job.hash != plan:
+            self.left_alone.add(row_id)
+            return
+
+        def is_wanted() -> bool:
+            return not self.store.is_done(row_id) and self.store.at_work(row_id).offered().get("plan") == plan
+
+        with closing(HelpersWork(job, parts, pace, self.on_progress, is_wanted)) as work:
+            for number, values in score_batches(model, job.sequences, job.batches, work.numbers()):
+                work.keep(number, values)
+
+    def _progress(self, spec: ModelSpec, state: str) -> Progress:
+        done = sum(self.store.is_done(s.row_id) for s in self.specs)
+        return Progress(
+            spec.name, state, done, len(self.specs), n_texts=len(self.store.texts), device=self.device
+        )
 
 
 def _size(spec: ModelSpec) -> float:
-    """Order rows longest first: bytes on disk, or the number of parameters that the list names."""
-    if not spec.is_local:
-        return float(spec.attributes.get("n_parameters", 0))
-    path = Path(spec.source)
-    files = path.glob("*.safetensors") if path.is_dir() else [path] if path.exists() else []
-    return float(sum(file.stat().st_size for file in files))
+    """Order rows longest first: bytes of the weights, or as many as the list's number of parameters takes."""
+    return weights_size(spec) or 2.0 * float(spec.attributes.get("n_parameters", 0))

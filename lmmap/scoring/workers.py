@@ -1,31 +1,54 @@
-"""Several processes on one score set: each takes rows by claim, one tells the progress of all."""
+"""Several processes on one score set: each takes rows by claim, one looks after all of them."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import queue
+import signal
+import socket
+import sys
+import threading
+import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+from lmmap.errors import InputError
 from lmmap.models import ModelSpec
-from lmmap.scoring.sweep import Progress, score_models
+from lmmap.scoring.progress import Progress
+from lmmap.signals import leave
 from lmmap.store import Store
 
 SECONDS_BETWEEN_LOOKS = 0.2
+SECONDS_TO_END = 60.0  # to save what is finished; a batch that runs is let run
+PROCESSES_OF_A_GPU = 2  # one reads and writes while the other computes
+THREADS_BESIDE_A_GPU = 4  # whatever the number of cores: they are recorded with the row
+AT_HAND = ("loading", "scoring", "helping")
+
+
+class WorkerError(RuntimeError):
+    """Workers end before they could begin."""
 
 
 def score_models_in_processes(
     store: Store,
     specs: Sequence[ModelSpec],
     *,
-    workers: int,
+    devices: Sequence[str],
     threads: int | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
+    stop: threading.Event | None = None,
+    launch: str | None = None,
+    spread: bool = True,
     **options: Any,  # noqa: ANN401 - those of score_models
 ) -> dict[str, str]:
-    """Score models with several processes on one machine; worth it for models too small to fill the cores.
+    """Score models on several devices of one machine.
+
+    A GPU is served by two processes in turns. A process that dies is replaced, and another takes its row;
+    a row that was at hand in two deaths is recorded as failed. Models too large for one GPU are scored at
+    the end, spread over all.
 
     Parameters
     ----------
@@ -33,12 +56,19 @@ def score_models_in_processes(
         The score set.
     specs : sequence of ModelSpec
         The models.
-    workers : int
-        How many processes.
+    devices : sequence of str
+        Such as ``["cuda:0", "cuda:1"]``, or ``["cpu"] * 4``. A single CPU is served by this process itself.
     threads : int, optional
-        Threads of each; by default the cores are shared out.
+        CPU threads of each process; by default 4 beside a GPU, and on a CPU the cores are shared out.
     on_progress : callable, optional
         Called in this process with every worker's `Progress`.
+    stop : threading.Event, optional
+        Ends the workers when it is set; what they have finished stays. With it, no row is scored in this
+        process.
+    launch : str, optional
+        As `score_models`.
+    spread : bool
+        Whether models too large for one GPU are scored here; otherwise they are left.
     **options
         As `score_models`.
 
@@ -49,49 +79,219 @@ def score_models_in_processes(
 
     Raises
     ------
+    InputError
+        If a device is not there.
     OSError
         If the disk is full; finished rows stay.
-    RuntimeError
-        If a worker was ended from outside; what it had finished stays.
+    WorkerError
+        If workers cannot even begin.
     """
-    if workers == 1:
-        return score_models(store, specs, threads=threads, on_progress=on_progress, **options)
-    options["threads"] = threads or max(1, (os.cpu_count() or 1) // workers)
-    context = multiprocessing.get_context("spawn")
-    news: Any = context.Queue()
-    started = [
-        context.Process(target=_work, args=(store.path, list(specs), news, options), daemon=True)
-        for _ in range(workers)
-    ]
-    for process in started:
+    import torch
+
+    from lmmap.scoring.devices import check_devices, fits_on, memory_of
+    from lmmap.scoring.load import SPREAD
+    from lmmap.scoring.sweep import failures, new_launch, score_models
+
+    check_devices(devices)
+    launch = launch or new_launch()
+    if list(devices) == ["cpu"] and stop is None:
+        return score_models(store, specs, threads=threads, on_progress=on_progress, launch=launch, **options)
+    store.request(specs)
+    on_gpus = devices[0].startswith("cuda")
+    threads = threads or (THREADS_BESIDE_A_GPU if on_gpus else max(1, (os.cpu_count() or 1) // len(devices)))
+    crew = Crew(store, launch, threads, on_progress, stop or threading.Event(), options)
+    large = []
+    if on_gpus and torch.cuda.device_count() > 1:  # else there is nowhere to spread them
+        smallest = min(set(devices), key=memory_of)
+        large = [spec for spec in specs if not fits_on(spec, smallest)]
+    crew.score([spec for spec in specs if spec not in large], devices)
+    if large and spread and not crew.stop.is_set():
+        crew.score(large, [SPREAD])
+    return failures(store, specs, launch)
+
+
+@dataclass
+class Worker:
+    """A process, the pipe on which it tells its progress, and what it has at hand."""
+
+    device: str
+    process: Any
+    pipe: Connection
+    begun: bool = False
+    at_hand: Progress | None = None
+    last_words: str = ""
+
+
+@dataclass
+class Crew:
+    """The workers of one machine: started, heard, replaced, ended.
+
+    Parameters
+    ----------
+    store : Store
+        The score set.
+    launch : str
+        What they share.
+    threads : int
+        Of each.
+    on_progress : callable
+        Called with every worker's `Progress`.
+    stop : threading.Event
+        Ends them.
+    options : mapping
+        Those of `Sweep`.
+    """
+
+    store: Store
+    launch: str
+    threads: int
+    on_progress: Callable[[Progress], None]
+    stop: threading.Event
+    options: dict[str, Any]
+    workers: list[Worker] = field(default_factory=list)
+    n_stillborn: int = 0
+
+    def score(self, specs: Sequence[ModelSpec], devices: Sequence[str]) -> None:
+        """Score models on devices; returns when every row is settled, or ``stop`` is set."""
+        self.specs, self.row_of = list(specs), {spec.name: spec.row_id for spec in specs}
+        places = self._places(devices)
+        self.n_processes = len(places)
+        try:
+            for device in places:
+                self._start(device)
+            while self.workers and not self.stop.is_set():
+                self._look()
+        finally:
+            self._end()
+
+    def _places(self, devices: Sequence[str]) -> list[str]:
+        """Name a device for each process: no more than there are rows, but one of each device, to help."""
+        missing = sum(not self._is_settled(row_id) for row_id in self.row_of.values())
+        again = [device for device in devices if device.startswith("cuda")] * (PROCESSES_OF_A_GPU - 1)
+        return [*devices, *again][: max(missing, len(devices))] if missing else []
+
+    def _start(self, device: str) -> None:
+        context = get_context("spawn")  # a fork after CUDA has started breaks it
+        pipe, theirs = context.Pipe(duplex=False)
+        settings = {"device": device, "launch": self.launch, "n_processes": self.n_processes}
+        arguments = (self.store.path, self.specs, theirs, self.threads, settings, self.options)
+        process = context.Process(target=work, args=arguments, daemon=True)
         process.start()
-    failed: dict[str, str] = {}
-    try:
-        while any(process.is_alive() for process in started) or not news.empty():
-            try:
-                message = news.get(timeout=SECONDS_BETWEEN_LOOKS)
-            except queue.Empty:
-                continue
-            if isinstance(message, Progress):
-                on_progress(message)
-            elif isinstance(message, OSError):
-                raise message
-            else:
-                failed |= message
-    finally:
-        for process in started:
-            process.terminate()
-            process.join()
-    codes = [process.exitcode for process in started if process.exitcode]
-    if codes:
-        raise RuntimeError(
-            f"{len(codes)} of {workers} workers ended with exit status {codes[0]}; start again"
+        theirs.close()  # so that the pipe ends with the worker
+        self.workers.append(Worker(device, process, pipe))
+
+    def _look(self) -> None:
+        """Hear what workers tell, and bury the dead; what a dead one told before comes first."""
+        ready = wait(
+            [thing for worker in self.workers for thing in (worker.pipe, worker.process.sentinel)],
+            SECONDS_BETWEEN_LOOKS,
         )
-    return failed
+        for worker in list(self.workers):
+            if worker.pipe in ready:
+                self._hear(worker)
+            elif worker.process.sentinel in ready:
+                self._bury(worker)
+
+    def _hear(self, worker: Worker) -> None:
+        try:
+            message = worker.pipe.recv()
+        except (EOFError, OSError):
+            self._bury(worker)
+            return
+        worker.begun = True
+        if isinstance(message, Progress):
+            worker.at_hand = message if message.state in AT_HAND else None
+            self.on_progress(message)
+        elif isinstance(message, BaseException):
+            raise message
+        else:
+            worker.last_words = message
+
+    def _bury(self, worker: Worker) -> None:
+        """Note the row that a dead worker had at hand, and start another in its place."""
+        worker.process.join()
+        worker.pipe.close()
+        self.workers.remove(worker)
+        status = worker.process.exitcode
+        if status == 0:  # all rows are settled
+            return
+        reason = worker.last_words or f"its process ended {_ending(status)}"
+        if worker.at_hand is not None:
+            self._blame(worker.at_hand, worker.process.pid, reason)
+        elif not worker.begun:
+            self.n_stillborn += 1
+            if self.n_stillborn > 1:
+                raise WorkerError(f"workers on {worker.device} cannot begin: {reason}")
+        if not all(self._is_settled(row_id) for row_id in self.row_of.values()):
+            self._start(worker.device)
+
+    def _blame(self, at_hand: Progress, pid: int, reason: str) -> None:
+        """Record a row as failed if it has cost too many processes."""
+        from lmmap.scoring.sweep import MOST_CRASHES
+
+        row_id = self.row_of[at_hand.model]
+        if self.store.is_done(row_id):
+            return
+        row = self.store.at_work(row_id)
+        row.note_crash(self.launch, f"{socket.gethostname()}-{pid}")
+        if row.n_crashes(self.launch) >= MOST_CRASHES:
+            error = InputError(f"{reason}, {MOST_CRASHES} times")
+            self.store.write_failure(row_id, error, self.launch)
+            self.on_progress(replace(at_hand, state="failed", reason=str(error)))
+
+    def _is_settled(self, row_id: str) -> bool:
+        return self.store.is_done(row_id) or self.store.failure(row_id, self.launch) is not None
+
+    def _end(self) -> None:
+        """End the workers that are left, and give them time to save."""
+        for worker in self.workers:
+            worker.process.terminate()
+        for worker in self.workers:
+            worker.process.join(SECONDS_TO_END)
+            worker.process.kill()
+            worker.process.join()
+            worker.pipe.close()
+        self.workers.clear()
 
 
-def _work(path: Path, specs: list[ModelSpec], news: Any, options: dict[str, Any]) -> None:  # noqa: ANN401
+def work(
+    path: Path,
+    specs: list[ModelSpec],
+    pipe: Connection,
+    threads: int,
+    settings: dict[str, Any],
+    options: dict[str, Any],
+) -> None:
+    """Score as one of a crew; what a process of its own runs."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it through the process that started it
+    signal.signal(signal.SIGTERM, leave)
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):  # before torch reads them
+        os.environ[name] = str(threads)
+
+    import torch
+
+    from lmmap.scoring.sweep import Sweep
+
+    def tell(message: Progress | BaseException | str) -> None:
+        try:
+            pipe.send(message)
+        except OSError:
+            sys.exit("the process that started this one is gone")
+
+    torch.set_num_threads(threads)
     try:
-        news.put(score_models(Store(path), specs, on_progress=news.put, **options))
-    except OSError as error:
-        news.put(error)
+        Sweep(Store(path), specs, on_progress=tell, options=options, **settings).run()
+    except torch.AcceleratorError as error:
+        tell(f"the device was lost: {str(error).splitlines()[0]}")
+        os._exit(1)  # what would tidy up on the way out needs the device
+    except (OSError, InputError) as error:
+        tell(error)
+    except Exception:
+        tell(WorkerError(traceback.format_exc()))
+
+
+def _ending(status: int) -> str:
+    """Say how a process ended."""
+    if status < 0:
+        return f"by {signal.Signals(-status).name}"
+    return f"with exit status {status}"

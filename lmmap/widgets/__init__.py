@@ -1,0 +1,4 @@
+"""Widgets: what runs in a notebook while one looks at it."""
+
+from lmmap.widgets.live import LiveSweep as LiveSweep
+from lmmap.widgets.live import score_live as score_live
