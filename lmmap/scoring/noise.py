@@ -1,4 +1,4 @@
-"""Noise of a row: how far its scores lie from the same model in IEEE float32, one text at a time."""
+"""Noise of a row: how far its scores lie from the same model in IEEE float32."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from lmmap.scoring.score import token_log_probs
 
 NOISE_TEXTS, LEAST_TEXTS, SHARE = 48, 8, 8  # a small set is not scored over again for its noise
 EXACT = ("float32", "float64")
+OTHER_SHAPE = 2048  # padded tokens in a batch
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,12 @@ class Noise:
     Parameters
     ----------
     error_var : float
-        Variance over texts of the difference to IEEE float32, one text at a time, nats^2. A row adds its own
-        to every squared distance.
+        Variance over texts of the difference to IEEE float32, nats^2. A row adds its own to every squared
+        distance.
     error_mean : float
         Mean of that difference, nats per text: what the height is off by.
     shape_var : float
-        Variance of the difference to the row's own precision, one text at a time, nats^2: what the batches'
-        shapes do.
+        Variance of the difference to the row's own precision in batches of another shape, nats^2.
     n_texts : int
         Over how many texts.
     bitwise : bool
@@ -71,8 +71,8 @@ def log_likelihoods_of(
     sequences: Sequence[Encoded],
     places: np.ndarray,
     *,
-    token_budget: int = 0,
-    equal_above: int | None = None,
+    equal_above: int | None,
+    token_budget: int = OTHER_SHAPE,
 ) -> np.ndarray:
     """Score chosen texts apart from the row.
 
@@ -84,10 +84,10 @@ def log_likelihoods_of(
         All sequences of the row.
     places : int array
         Which texts, ascending.
-    token_budget : int
-        Most padded tokens in a batch; by default each sequence goes alone.
     equal_above : int, optional
         As `plan_batches`.
+    token_budget : int
+        Most padded tokens in a batch; by default far fewer than a row has.
 
     Returns
     -------
@@ -115,8 +115,9 @@ def measure_noise(
     found: np.ndarray,
     places: np.ndarray,
     reference: np.ndarray | None,
+    equal_above: int | None,
 ) -> Noise:
-    """Compare a finished row with itself one text at a time, and with float32.
+    """Compare a finished row with itself in other batches, and with float32.
 
     Parameters
     ----------
@@ -131,22 +132,24 @@ def measure_noise(
     reference : (n,) float64 array, optional
         `log_likelihoods_of` the float32 model; None if it could not be had. A float32 or float64 row is its
         own reference.
+    equal_above : int, optional
+        As `plan_batches`.
 
     Returns
     -------
     Noise
         Variances with the degrees of freedom of a sample; zero if there is one text only.
     """
-    alone = log_likelihoods_of(model, sequences, places)
-    again = log_likelihoods_of(model, sequences, places[:1])
+    others = log_likelihoods_of(model, sequences, places, equal_above=equal_above)
+    first, again = (log_likelihoods_of(model, sequences, places[:1], equal_above=equal_above) for _ in "12")
     if model.precision in EXACT:
-        reference = alone
+        reference = others
     return Noise(
         error_var=None if reference is None else variance(found - reference),
         error_mean=None if reference is None else float(np.mean(found - reference)),
-        shape_var=variance(found - alone),
+        shape_var=variance(found - others),
         n_texts=len(places),
-        bitwise=bool(alone[0] == again[0]),
+        bitwise=bool(first[0] == again[0]),
     )
 
 

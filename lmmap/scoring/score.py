@@ -427,7 +427,7 @@ def _machine(model: LoadedModel) -> dict[str, Any]:
     name = torch.cuda.get_device_name(model.device) if cuda else f"{platform.machine()} {_cpu_features()}"
     return {
         "device": name,
-        "threads": torch.get_num_threads(),
+        "threads": None if cuda else torch.get_num_threads(),
         "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers")}
         | {"lmmap": __version__},
     }

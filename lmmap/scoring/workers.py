@@ -25,6 +25,7 @@ SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_TO_END = 60.0  # to save what is finished; a batch that runs is let run
 PROCESSES_OF_A_GPU = 2  # one reads and writes while the other computes
 THREADS_BESIDE_A_GPU = 4  # whatever the number of cores: they are recorded with the row
+MOST_STILLBORN = 3  # processes in a row that end before they begin
 AT_HAND = ("loading", "scoring", "helping")
 
 
@@ -198,7 +199,7 @@ class Crew:
         except (EOFError, OSError):
             self._bury(worker)
             return
-        worker.begun = True
+        worker.begun, self.n_stillborn = True, 0
         if isinstance(message, Progress):
             worker.at_hand = message if message.state in AT_HAND else None
             self.on_progress(message)
@@ -220,7 +221,7 @@ class Crew:
             self._blame(worker.at_hand, worker.process.pid, reason)
         elif not worker.begun:
             self.n_stillborn += 1
-            if self.n_stillborn > 1:
+            if self.n_stillborn > MOST_STILLBORN:
                 raise WorkerError(f"workers on {worker.device} cannot begin: {reason}")
         if not all(self._is_settled(row_id) for row_id in self.row_of.values()):
             self._start(worker.device)
