@@ -14,7 +14,7 @@ from lmmap.scoring import noise as noise_module
 from lmmap.scoring import row as row_module
 from lmmap.scoring.forward import LoadedModel
 from lmmap.scoring.load import Checkpoint, load_model
-from lmmap.scoring.noise import OTHER_SHAPE, log_likelihoods_of, noise_places
+from lmmap.scoring.noise import log_likelihoods_of, noise_places
 from lmmap.scoring.row import score_row
 from lmmap.scoring.score import prepare, score_texts
 from lmmap.scoring.sweep import score_models
@@ -44,8 +44,7 @@ def test_noise_is_the_variance_against_float32_and_against_other_batches(dtype, 
     exact, coarse = (load_model(ModelSpec(folder, dtype=d)) for d in ("float32", dtype))
     few, from_row = [TEXTS[i] for i in places], row.log_likelihood[places]
     others = [
-        score_texts(model, few, token_budget=OTHER_SHAPE, audit=False).log_likelihood
-        for model in (exact, coarse)
+        score_texts(model, few, token_budget=150, audit=False).log_likelihood for model in (exact, coarse)
     ]
     for key, reference in zip(("error_var", "shape_var"), others, strict=True):
         assert found[key] == pytest.approx(np.var(from_row - reference, ddof=1), rel=1e-6)
@@ -238,7 +237,7 @@ def test_a_text_without_a_finite_score_is_named(make_model, monkeypatch):
     score_rows = LoadedModel.score
     monkeypatch.setattr(LoadedModel, "score", lambda *arguments: score_rows(*arguments) * float("nan"))
     with pytest.raises(PrecisionError, match="text 4 has no finite score in float32"):
-        log_likelihoods_of(model, job.sequences, np.array([3, 7]), equal_above=None)
+        log_likelihoods_of(model, job.sequences, np.array([3, 7]), equal_above=None, token_budget=99)
 
 
 def test_out_of_memory_costs_batches_and_nothing_else(make_model, monkeypatch):
@@ -274,7 +273,7 @@ def test_scores_that_do_not_repeat_are_told(make_model, monkeypatch):
     monkeypatch.setattr(
         noise_module,
         "log_likelihoods_of",
-        lambda _, __, places: np.array([next(values) for _ in places]),
+        lambda _, __, places, **___: np.array([next(values) for _ in places]),
     )
     row = score(ModelSpec(str(make_model("llama"))))
     assert row.provenance["noise"]["bitwise"] is False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lmmap.errors import InputError, PrecisionError
 from lmmap.models import ModelSpec
+from lmmap.scoring.functions import plain_functions, replaced
 from lmmap.scoring.fused import Fused, has_triton
 from lmmap.scoring.stub import NoStubError, Stub, decoders_run
 from lmmap.scoring.tables import TablesRead, declared_context, pad_ids, switch_length
@@ -24,6 +25,7 @@ DEVICE_ERRORS = (torch.OutOfMemoryError, torch.AcceleratorError)  # of the machi
 FEWEST_ROWS = 256  # so that a large vocabulary's weights are not read for a few rows at a time
 MOST_ROWS = 2**14  # some models prepare a mask of rows x rows on the way to their head
 PROBE_TOKENS = 8
+HALF = (torch.float16, torch.bfloat16)
 FUSED_TOLERANCE = 0.1  # nats, of a log-probability; the row's noise is measured besides
 
 
@@ -83,6 +85,7 @@ class LoadedModel:
         self.equal_above = switch_length(config)
         self.head = "forward"
         self._fused: Fused | None = None
+        self._plain = [] if self.dtype in HALF else plain_functions(model)
         self._state: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._stub: Any = None
         expected, tables = self._run_probe()
@@ -124,7 +127,7 @@ class LoadedModel:
         ids = self._put(ids)
         for now, settled in self._state:
             now.update(settled)
-        with _tensor_cores(self.precision == "tf32"), self._fused.running() if self._fused else nullcontext():
+        with _tensor_cores(self.precision == "tf32"), self._running():
             if self.head == "forward":
                 return torch.cat([self._forward(row[None]) for row in ids])
             hidden: Tensor = self._stub.hidden(lambda: self._forward(ids))
@@ -223,6 +226,10 @@ class LoadedModel:
         chunks: tuple[Tensor, ...] = rows.split(self._rows_at_once)
         return chunks
 
+    def _running(self) -> AbstractContextManager[None]:
+        """Fused parts in 16 bits; elsewhere nothing but the model's own code."""
+        return self._fused.running() if self._fused else replaced(self._plain)
+
     def _put(self, tensor: Tensor) -> Tensor:
         """Send a tensor to the device without waiting for it."""
         if self.device.type == "cuda" and not tensor.is_cuda:
@@ -249,7 +256,7 @@ class LoadedModel:
         """Run eight tokens: which module gives hidden states, which tables are read, what logits come out."""
         tables = TablesRead(self.model, self._probe)
         failing = self.running("on plain token ids")
-        with failing, torch.inference_mode(), decoders_run(self.model) as decoders, tables:
+        with failing, torch.inference_mode(), self._running(), decoders_run(self.model) as decoders, tables:
             logits = self._forward(self._probe)
         if not isinstance(logits, Tensor) or logits.dim() != 3 or logits.shape[:2] != self._probe.shape:
             shape = tuple(getattr(logits, "shape", ()))
@@ -286,8 +293,7 @@ class LoadedModel:
 
     @property
     def _may_fuse(self) -> bool:
-        half = self.dtype in (torch.float16, torch.bfloat16)
-        return half and self.device.type == "cuda" and self.head == "stub" and has_triton()
+        return self.dtype in HALF and self.device.type == "cuda" and self.head == "stub" and has_triton()
 
     def _fuse(self, expected: Tensor) -> None:
         """Take the fused parts if the whole model agrees with the plain one."""

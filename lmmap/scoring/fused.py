@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any
@@ -14,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from lmmap.scoring.functions import Replacement, files_of, replaced
 
 ROTARY = "apply_rotary_pos_emb"  # what nearly every file of transformers' models calls it
 ROUNDINGS = 6  # of the precision, by which a part may differ: the plain one rounds after every step
@@ -50,7 +51,7 @@ class Fused:
     def __init__(self, model: Any) -> None:  # noqa: ANN401
         found: Counter[str] = Counter()
         self._former: list[Any] = []
-        self._rotary: list[tuple[dict[str, Any], Any, Any]] = []
+        self._rotary: list[Replacement] = []
         with torch.inference_mode():
             for module in model.modules():
                 for kind, fuse in (("rms_norm", _fused_norm), ("gated", _fused_gate)):
@@ -60,24 +61,16 @@ class Fused:
                         self._former.append(module)
                         found[kind] += 1
                         break
-            for name in sorted({type(module).__module__ for module in model.modules()}):
-                space = vars(sys.modules[name])
-                plain = space.get(ROTARY)
+            for names in files_of(model):
+                plain = names.get(ROTARY)
                 if callable(plain) and _turns_by_halves(plain, model):
-                    self._rotary.append((space, plain, _fused_rotary(plain)))
+                    self._rotary.append(Replacement(names, ROTARY, _fused_rotary(plain)))
                     found["rotary"] += 1
         self.parts = dict(found)
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Let rotary embeddings be fused while the model runs; they belong to transformers, not to it."""
-        for space, _, fused in self._rotary:
-            space[ROTARY] = fused
-        try:
-            yield
-        finally:
-            for space, plain, _ in self._rotary:
-                space[ROTARY] = plain
+    def running(self) -> AbstractContextManager[None]:
+        """Let rotary embeddings be fused while the model runs."""
+        return replaced(self._rotary)
 
     def undo(self) -> None:
         """Give the model its own parts back."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -18,12 +17,11 @@ from lmmap.files import DISK_FULL
 from lmmap.models import ModelSpec
 from lmmap.scoring.adapter import with_adapter
 from lmmap.scoring.causal import refusal
-from lmmap.scoring.forward import DEVICE_ERRORS, LoadedModel
+from lmmap.scoring.forward import DEVICE_ERRORS, HALF, LoadedModel
 from lmmap.scoring.source import commit, stored_dtype, where
 
 SPREAD = "gpus"  # the device of a model that is larger than one GPU
 DEFAULT_DTYPE = {"cpu": "float32", "cuda": "float16"}
-HALF = (torch.float16, torch.bfloat16)
 
 
 class Checkpoint:
@@ -94,8 +92,6 @@ class Checkpoint:
         place, kind = torch.device("cuda" if device == SPREAD else device), torch_dtype(dtype)
         if dtype == "tf32" and place.type != "cuda":
             raise InputError(f"{self.spec.source}: tf32 is a mode of GPUs; on {device} use float32")
-        if place.type == "cuda":  # Triton's own default rounds the factors of float32 products to TF32
-            os.environ.setdefault("TRITON_F32_DEFAULT", "ieee")
         if self._whole is not None and device != SPREAD:
             model = copied(self._whole, place, kind)
         else:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -66,13 +67,32 @@ def noise_places(n_texts: int) -> np.ndarray:
     return np.unique(np.linspace(0, n_texts - 1, wanted).round().astype(int))
 
 
+def other_plan(made: Mapping[str, Any]) -> dict[str, Any]:
+    """Plan batches of another shape than a row's, and smaller, so that they fit into memory.
+
+    Parameters
+    ----------
+    made : mapping
+        The row's provenance.
+
+    Returns
+    -------
+    dict
+        ``token_budget`` and ``equal_above`` of `log_likelihoods_of`.
+    """
+    return {
+        "token_budget": min(OTHER_SHAPE, made["token_budget"] // 2),
+        "equal_above": made["equal_above"],
+    }
+
+
 def log_likelihoods_of(
     model: LoadedModel,
     sequences: Sequence[Encoded],
     places: np.ndarray,
     *,
     equal_above: int | None,
-    token_budget: int = OTHER_SHAPE,
+    token_budget: int,
 ) -> np.ndarray:
     """Score chosen texts apart from the row.
 
@@ -87,7 +107,7 @@ def log_likelihoods_of(
     equal_above : int, optional
         As `plan_batches`.
     token_budget : int
-        Most padded tokens in a batch; by default far fewer than a row has.
+        Most padded tokens in a batch.
 
     Returns
     -------
@@ -115,7 +135,7 @@ def measure_noise(
     found: np.ndarray,
     places: np.ndarray,
     reference: np.ndarray | None,
-    equal_above: int | None,
+    **plan: Any,  # noqa: ANN401 - token_budget and equal_above of log_likelihoods_of
 ) -> Noise:
     """Compare a finished row with itself in other batches, and with float32.
 
@@ -132,16 +152,16 @@ def measure_noise(
     reference : (n,) float64 array, optional
         `log_likelihoods_of` the float32 model; None if it could not be had. A float32 or float64 row is its
         own reference.
-    equal_above : int, optional
-        As `plan_batches`.
+    **plan
+        ``token_budget`` and ``equal_above`` of the batches, from `other_plan`.
 
     Returns
     -------
     Noise
         Variances with the degrees of freedom of a sample; zero if there is one text only.
     """
-    others = log_likelihoods_of(model, sequences, places, equal_above=equal_above)
-    first, again = (log_likelihoods_of(model, sequences, places[:1], equal_above=equal_above) for _ in "12")
+    others = log_likelihoods_of(model, sequences, places, **plan)
+    first, again = (log_likelihoods_of(model, sequences, places[:1], **plan) for _ in range(2))
     if model.precision in EXACT:
         reference = others
     return Noise(

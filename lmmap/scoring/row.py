@@ -24,6 +24,7 @@ from lmmap.scoring.noise import (
     log_likelihoods_of,
     measure_noise,
     noise_places,
+    other_plan,
     totals_of,
     variance,
 )
@@ -182,16 +183,16 @@ class _Attempt:
             values = by_sequence(job.sequences, job.batches, work.collect())
         with counting("noise"):
             found = totals_of(job.sequences, values, places)
-            above = job.provenance["equal_above"]
-            noise = measure_noise(model, job.sequences, found, places, self.reference, above)
+            plan = other_plan(job.provenance)
+            noise = measure_noise(model, job.sequences, found, places, self.reference, **plan)
         return job, values, noise
 
     def _find_reference(self, job: Job, places: np.ndarray) -> None:
         """Score the chosen texts in float32; the row stands without it, and says so."""
         with suppress(InputError, torch.OutOfMemoryError):
             exact = self.checkpoint.on(self.device, "float32")
-            above = job.provenance["equal_above"]
-            self.reference = log_likelihoods_of(exact, job.sequences, places, equal_above=above)
+            plan = other_plan(job.provenance)
+            self.reference = log_likelihoods_of(exact, job.sequences, places, **plan)
 
     def _try(self, model: LoadedModel, job: Job, places: np.ndarray) -> None:
         """See on the chosen texts whether the precision will do."""
