@@ -21,6 +21,7 @@ import hashlib
 import json
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -170,6 +171,8 @@ class Store:
     def request(self, specs: Sequence[ModelSpec]) -> None:
         """Note the models that are wanted; a model of a known name takes the former one's place."""
         check_names(specs, str(self.path))
+        with ThreadPoolExecutor() as pool:  # local models are known by the bytes of their files
+            list(pool.map(lambda spec: spec.recipe, specs))
         for spec in specs:
             taken = sorted(({*MEASURED, *NOISE} - {"n_parameters"}) & set(spec.attributes))
             if taken:

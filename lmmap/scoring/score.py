@@ -27,7 +27,7 @@ from lmmap.version import __version__
 CPU_BUDGET = 2048
 GPU_NUMBERS = 2**26  # hidden numbers of a batch: fewer leave a GPU idle, more find nothing in its caches
 GPU_BUDGETS = (8192, 2**17)
-AHEAD = {"cuda": 1}  # batches set going before the values of one are waited for
+AHEAD = {"cuda": 3}  # batches set going before the values of one are waited for
 SLOW_HEAD = "its head does not run on chosen rows: every logit is computed, text by text"
 ABOVE_ZERO = 1e-5  # nats by which rounding may lift a log-probability of one
 

@@ -147,6 +147,7 @@ class Sweep:
         self.policies = {key: self.store.scoring[key] for key in ("prefix", "long_texts")}
         on_gpu = kind_of(self.device) == "cuda"
         with torch.cuda.device(self.device) if on_gpu else nullcontext():  # where kernels of our own run
+            torch.zeros(1, device=self.device if on_gpu else "cpu")  # sets a GPU up before the first turn
             self._run()
 
     def _run(self) -> None:
