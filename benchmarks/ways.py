@@ -14,12 +14,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lmmap.models import ModelSpec
+from lmmap.scoring.batches import token_log_probs
 from lmmap.scoring.encode import Encoded, encode, tokenize
 from lmmap.scoring.forward import LoadedModel
+from lmmap.scoring.job import default_budget
 from lmmap.scoring.plan import plan_batches
 from lmmap.scoring.prefix import choose_prefix
 from lmmap.scoring.row import score_row
-from lmmap.scoring.score import default_budget, token_log_probs
 
 LEAN_ROWS = 8_192  # rows of logits at a time
 

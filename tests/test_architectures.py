@@ -19,9 +19,10 @@ from lmmap.scoring.causal import refusal
 from lmmap.scoring.checks import pad_growth, suffix_swap
 from lmmap.scoring.encode import Encoded
 from lmmap.scoring.forward import LoadedModel
+from lmmap.scoring.job import prepare
 from lmmap.scoring.load import load_model
 from lmmap.scoring.plan import plan_batches
-from lmmap.scoring.score import prepare, score_texts
+from lmmap.scoring.score import score_texts
 from lmmap.scoring.stub import NoStubError
 from lmmap.scoring.tables import switch_length
 

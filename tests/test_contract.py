@@ -17,18 +17,13 @@ from tokenizers.processors import TemplateProcessing
 from lmmap.errors import InputError
 from lmmap.models import ModelSpec
 from lmmap.scoring import shared
+from lmmap.scoring.batches import by_sequence, score_batches, token_log_probs
 from lmmap.scoring.checks import suffix_swap
 from lmmap.scoring.forward import LoadedModel
+from lmmap.scoring.job import prepare
 from lmmap.scoring.load import load_model
 from lmmap.scoring.plan import plan_hash
-from lmmap.scoring.score import (
-    by_sequence,
-    finish,
-    prepare,
-    score_batches,
-    score_texts,
-    token_log_probs,
-)
+from lmmap.scoring.score import finish, score_texts
 from lmmap.scoring.sweep import score_models
 from lmmap.store import Store
 from lmmap.texts import text_set
@@ -280,7 +275,7 @@ def test_the_suffix_is_swapped_in_short_texts_and_in_the_longest(at, llama, monk
 
 def test_padding_may_move_a_float32_text_by_a_thousandth_of_a_nat(llama, monkeypatch):
     for grown, equal_above in ((0.9e-3, None), (1.1e-3, 0)):
-        monkeypatch.setattr("lmmap.scoring.score.pad_growth", lambda *_, grown=grown: grown)
+        monkeypatch.setattr("lmmap.scoring.job.pad_growth", lambda *_, grown=grown: grown)
         assert prepare(llama, TEXTS).provenance["equal_above"] == equal_above
 
 

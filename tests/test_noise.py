@@ -13,10 +13,11 @@ from lmmap.models import ModelSpec
 from lmmap.scoring import noise as noise_module
 from lmmap.scoring import row as row_module
 from lmmap.scoring.forward import LoadedModel
+from lmmap.scoring.job import prepare
 from lmmap.scoring.load import Checkpoint, load_model
 from lmmap.scoring.noise import log_likelihoods_of, noise_places
 from lmmap.scoring.row import score_row
-from lmmap.scoring.score import prepare, score_texts
+from lmmap.scoring.score import score_texts
 from lmmap.scoring.sweep import score_models
 from lmmap.store import Store
 from lmmap.texts import text_set
@@ -181,7 +182,7 @@ def test_what_is_found_not_finite_in_scoring_is_scored_again(where, make_model, 
         return values + torch.nan if self.precision == "bfloat16" else values
 
     if where == "log-probabilities":
-        monkeypatch.setattr("lmmap.scoring.score.pad_growth", lambda *_: 0.0)
+        monkeypatch.setattr("lmmap.scoring.job.pad_growth", lambda *_: 0.0)
     monkeypatch.setattr(LoadedModel, name, overflow)
     row = score_row(ModelSpec(str(make_model("llama"))), TEXTS[:9])
     assert [step["precision"] for step in row.provenance["tried"]] == ["bfloat16"]

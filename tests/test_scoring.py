@@ -13,11 +13,13 @@ from tiny import CONTEXT, TEXTS
 
 from lmmap.errors import InputError
 from lmmap.models import ModelSpec
+from lmmap.scoring.batches import token_log_probs
 from lmmap.scoring.encode import Tokenized, encode
+from lmmap.scoring.job import prepare
 from lmmap.scoring.load import load_model
 from lmmap.scoring.plan import plan_batches, plan_hash
 from lmmap.scoring.prefix import Prefix
-from lmmap.scoring.score import finish, prepare, score_texts, token_log_probs
+from lmmap.scoring.score import finish, score_texts
 
 
 def oracle(folder: Path, text: str, prefix: str = "<|endoftext|>", context: int = CONTEXT) -> list[float]:
@@ -146,7 +148,7 @@ def test_a_model_that_is_not_causal_and_not_known_by_name_is_seen(make_model, mo
 
 def test_padding_that_matters_means_groups_of_equal_length(make_model, monkeypatch):
     model = load_model(ModelSpec(str(make_model("llama"))))
-    monkeypatch.setattr("lmmap.scoring.score.pad_growth", lambda *_: 0.5)
+    monkeypatch.setattr("lmmap.scoring.job.pad_growth", lambda *_: 0.5)
     job = prepare(model, TEXTS)
     assert job.provenance["equal_above"] == 0
     assert all(len({len(job.sequences[i].ids) for i in batch}) == 1 for batch in job.batches)

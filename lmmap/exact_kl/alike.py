@@ -9,8 +9,8 @@ import torch
 
 from lmmap.errors import InputError
 from lmmap.scoring.forward import LoadedModel
+from lmmap.scoring.job import Job
 from lmmap.scoring.prefix import choose_prefix
-from lmmap.scoring.score import Job
 
 
 def check_models(models: Sequence[LoadedModel]) -> None:

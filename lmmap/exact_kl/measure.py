@@ -15,8 +15,8 @@ from lmmap.exact_kl.result import ExactKL
 from lmmap.exact_kl.sample import check_fits, sample_ids
 from lmmap.scoring.encode import Encoded
 from lmmap.scoring.forward import LoadedModel
+from lmmap.scoring.job import default_budget, prepare
 from lmmap.scoring.plan import plan_batches
-from lmmap.scoring.score import default_budget, prepare
 
 LOGITS_AT_ONCE = 2**23  # of all models, float32: 32 MiB
 NUMBERS_AT_ONCE = 2**19  # float64, in one product: what fits in a cache is twice as fast
@@ -48,7 +48,7 @@ def exact_kl_on_texts(
     ------
     InputError
         If two models differ in tokenizer, prefix or number of logits, or read a long text in different
-        windows (both are named); if logits are not numbers; or as `lmmap.scoring.score.prepare`.
+        windows (both are named); if logits are not numbers; or as `lmmap.scoring.job.prepare`.
     """
     w = _checked_weights(weights, len(texts))
     check_models(models)

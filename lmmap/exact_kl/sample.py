@@ -10,8 +10,8 @@ import torch
 
 from lmmap.errors import InputError
 from lmmap.scoring.forward import LoadedModel
+from lmmap.scoring.job import default_budget
 from lmmap.scoring.prefix import choose_prefix
-from lmmap.scoring.score import default_budget
 
 
 def sample_ids(model: LoadedModel, *, n_texts: int, n_tokens: int, seed: int = 0) -> np.ndarray:

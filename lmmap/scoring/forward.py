@@ -17,6 +17,7 @@ from lmmap.models import ModelSpec
 from lmmap.scoring.functions import plain_functions, replaced
 from lmmap.scoring.fused import Fused, has_triton
 from lmmap.scoring.stub import NoStubError, Stub, decoders_run
+from lmmap.scoring.surroundings import options_of, plain_state, tensor_cores
 from lmmap.scoring.tables import TablesRead, declared_context, pad_ids, switch_length
 
 HEAD_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
@@ -94,7 +95,7 @@ class LoadedModel:
         self.vocab_size = min(self._embedding_rows or tables.n_ids or columns, columns)
         bounds = [n for n in (declared_context(config), tables.n_positions) if n]
         self.context = min(bounds, default=None)
-        self._state = _plain_state(model)
+        self._state = plain_state(model)
         with suppress(NoStubError):
             self._verify_stub(expected)
             self.head = "stub"
@@ -127,7 +128,7 @@ class LoadedModel:
         ids = self._put(ids)
         for now, settled in self._state:
             now.update(settled)
-        with _tensor_cores(self.precision == "tf32"), self._running():
+        with tensor_cores(self.precision == "tf32"), self._running():
             if self.head == "forward":
                 return torch.cat([self._forward(row[None]) for row in ids])
             hidden: Tensor = self._stub.hidden(lambda: self._forward(ids))
@@ -148,7 +149,7 @@ class LoadedModel:
         """
         if self.head == "forward":
             return _single(hidden)
-        with self._stub.replaced(hidden[None]), _tensor_cores(self.precision == "tf32"):
+        with self._stub.replaced(hidden[None]), tensor_cores(self.precision == "tf32"):
             placeholder = torch.zeros((1, hidden.shape[0]), dtype=torch.int64, device=self.device)
             return _single(self._forward(placeholder)[0])
 
@@ -248,7 +249,7 @@ class LoadedModel:
 
     def _forward(self, ids: Tensor) -> Tensor:
         """Run the model's own forward and give its logits."""
-        output = self.model(input_ids=ids, **_options(self._takes, ids))
+        output = self.model(input_ids=ids, **options_of(self._takes, ids))
         logits: Tensor = output.logits if hasattr(output, "logits") else output[0]
         return logits
 
@@ -339,44 +340,3 @@ def _log_prob(logits: Tensor, targets: Tensor) -> Tensor:
 
 def _single(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
-
-
-def _options(parameters: Mapping[str, inspect.Parameter], ids: Tensor) -> dict[str, Any]:
-    """Give a forward pass what it needs besides ids: no cache, and what has no default."""
-    known = {
-        "attention_mask": lambda: torch.ones_like(ids),
-        "token_type_ids": lambda: torch.zeros_like(ids),
-        "position_ids": lambda: torch.arange(ids.shape[1], device=ids.device).expand_as(ids),
-    }
-    needed = {k for k, p in parameters.items() if p.default is p.empty and k in known}
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    cache = {"use_cache": False} if takes_any or "use_cache" in parameters else {}
-    return cache | {name: known[name]() for name in needed}
-
-
-def _plain_state(model: torch.nn.Module) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Give what modules may change as they run, such as the frequencies of dynamic RoPE: place and value."""
-    state = []
-    for module in model.modules():
-        plain = {
-            k: v for k, v in vars(module).items() if v is None or isinstance(v, int | float | str | Tensor)
-        }
-        state.append((vars(module), plain))
-        if module._buffers:
-            state.append((module._buffers, dict(module._buffers)))
-    return state
-
-
-@contextmanager
-def _tensor_cores(allowed: bool) -> Iterator[None]:
-    """Let float32 products round their factors to TF32, or see that they do not, whatever was set before."""
-    former, cudnn = "highest", False
-    with suppress(RuntimeError):  # what was set through torch's newer interface has no name in this one
-        former, cudnn = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    try:
-        torch.set_float32_matmul_precision("high" if allowed else "highest")  # of GPU and CPU alike
-        torch.backends.cudnn.allow_tf32 = allowed
-        yield
-    finally:
-        torch.set_float32_matmul_precision(former)
-        torch.backends.cudnn.allow_tf32 = cudnn

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from lmmap.errors import PrecisionError
+from lmmap.scoring.batches import token_log_probs
 from lmmap.scoring.encode import Encoded
 from lmmap.scoring.forward import LoadedModel
 from lmmap.scoring.plan import plan_batches
-from lmmap.scoring.score import token_log_probs
 
 NOISE_TEXTS, LEAST_TEXTS, SHARE = 48, 8, 8  # a small set is not scored over again for its noise
 EXACT = ("float32", "float64")

@@ -15,8 +15,10 @@ import torch
 
 from lmmap.errors import InputError, PrecisionError
 from lmmap.models import ModelSpec
+from lmmap.scoring.batches import by_sequence, score_batches
 from lmmap.scoring.encode import Tokenized, tokenize, tokenizer_hash
 from lmmap.scoring.forward import LoadedModel
+from lmmap.scoring.job import EveryBatch, Job, Work, prepare
 from lmmap.scoring.load import DEFAULT_DTYPE, SPREAD, Checkpoint
 from lmmap.scoring.noise import (
     EXACT,
@@ -28,7 +30,7 @@ from lmmap.scoring.noise import (
     totals_of,
     variance,
 )
-from lmmap.scoring.score import EveryBatch, Job, Work, by_sequence, finish, prepare, score_batches
+from lmmap.scoring.score import finish
 from lmmap.store import Row
 
 MAX_ERROR_VAR = 0.1  # nats^2; the squared distance to a good 8-bit copy is 0.5 to 0.8

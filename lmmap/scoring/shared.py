@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import numpy as np
 
 from lmmap.parts import Lock, Parts
+from lmmap.scoring.job import Job
 from lmmap.scoring.progress import Pace, Progress
-from lmmap.scoring.score import Job
 
 SECONDS_BETWEEN_PARTS = 30.0
 SECONDS_BETWEEN_LOOKS = 0.1

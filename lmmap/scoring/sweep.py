@@ -16,12 +16,13 @@ import torch
 from lmmap.files import DISK_FULL
 from lmmap.models import ModelSpec
 from lmmap.parts import Parts
+from lmmap.scoring.batches import score_batches
 from lmmap.scoring.devices import kind_of, name_of, turns_on, weights_size
 from lmmap.scoring.encode import Tokenized, tokenizer_hash
+from lmmap.scoring.job import Job, prepare
 from lmmap.scoring.load import Checkpoint
 from lmmap.scoring.progress import Pace, Progress
 from lmmap.scoring.row import MAX_ERROR_VAR, release, score_row
-from lmmap.scoring.score import Job, prepare, score_batches
 from lmmap.scoring.shared import HelpersWork, SharedWork
 from lmmap.store import Store
 
