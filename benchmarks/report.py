@@ -1,4 +1,4 @@
-"""Report: the tables of speed in benchmarks/README.md, made from benchmarks/results/*.json.
+"""Report: the tables of speed in benchmarks/README.md and README.md, made from benchmarks/results/*.json.
 
 Run from the root of the repository::
 
@@ -19,6 +19,7 @@ from benchmarks.results import FOLDER, Row, read_rows
 from lmmap.files import whole_file
 
 README = FOLDER.parent / "README.md"
+FRONT = FOLDER.parent.parent / "README.md"
 LM_EVAL = "lm-eval"
 MISSING = "–"
 
@@ -59,17 +60,35 @@ def queue_table(rows: Sequence[Row]) -> str:
     return _by_device(ordered, columns, lambda _: "")
 
 
-TABLES = {"speed": speed_table, "queue": queue_table}
+def summary(rows: Sequence[Row]) -> str:
+    """Write in short what `benchmarks.speed` measured of lmmap."""
+    lines = [
+        "| random weights in the shape of | tokens/s | × published procedure "
+        "| × lm-evaluation-harness at its best batch | tokens/s once texts are cut | MFU of that |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    whole = [row for row in rows if row["way"] == "lmmap"]
+    for row in sorted(whole, key=lambda r: r["n_parameters"]):
+        cut = next(r for r in rows if r["way"] == "lmmap, tokens at hand" and _same(r, row, "model", "date"))
+        ratios = f"{_number(row['ratio_to_reference'])} | {_number(_over_lm_eval(row, rows))}"
+        once_cut = f"{cut['tokens_per_s']:,.0f} | {_percent(cut['mfu'])}"
+        lines.append(f"| {row['model']} | {row['tokens_per_s']:,.0f} | {ratios} | {once_cut} |")
+    devices = ", ".join(sorted({row["device"] for row in whole}))
+    return "\n".join([*lines, "", f"On one {devices}; all of one model in one run."]) + "\n"
 
 
-def fill(readme: str, folder: Path = FOLDER) -> str:
-    """Put the tables between their marks in a page."""
-    for name, table in TABLES.items():
+PAGES = {README: {"speed": speed_table, "queue": queue_table}, FRONT: {"speed": summary}}
+
+
+def fill(page: Path, folder: Path = FOLDER) -> str:
+    """Put a page's tables between their marks."""
+    readme = page.read_text(encoding="utf-8")
+    for name, table in PAGES[page].items():
         rows = [row for file in sorted(folder.glob(f"{name}*.json")) for row in read_rows(file)]
         made = table(rows) if rows else "Nothing is measured yet.\n"
         begin, end = f"<!-- {name}: made by `python -m benchmarks.report` -->", f"<!-- end of {name} -->"
         if begin not in readme or end not in readme:
-            raise click.ClickException(f"the page lacks the marks {begin} and {end}")
+            raise click.ClickException(f"{page.name} lacks the marks {begin} and {end}")
         pattern = rf"(?<={re.escape(begin)}\n).*?(?={re.escape(end)})"
         readme = re.sub(pattern, lambda _, made=made: f"\n{made}\n", readme, flags=re.DOTALL)
     return readme
@@ -133,10 +152,11 @@ def _percent(share: float | None) -> str:
 
 @click.command()
 def main() -> None:
-    """Write the tables of speed into benchmarks/README.md."""
-    made = fill(README.read_text(encoding="utf-8"))
-    with whole_file(README) as temporary:
-        temporary.write_text(made, encoding="utf-8")
+    """Write the tables of speed into benchmarks/README.md and README.md."""
+    for page in PAGES:
+        made = fill(page)
+        with whole_file(page) as temporary:
+            temporary.write_text(made, encoding="utf-8")
 
 
 if __name__ == "__main__":

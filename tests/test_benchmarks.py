@@ -254,17 +254,22 @@ def test_the_table_of_queues_compares_with_one_gpu() -> None:
     ]
 
 
-def test_the_page_holds_the_tables_that_the_command_makes() -> None:
-    page = report.README.read_text(encoding="utf-8")
-    assert report.fill(page) == page
+@pytest.mark.parametrize("page", report.PAGES, ids=lambda page: page.parent.name)
+def test_a_page_holds_the_tables_that_the_command_makes(page: Path) -> None:
+    assert report.fill(page) == page.read_text(encoding="utf-8")
 
 
-def test_tables_go_between_their_marks_however_often(tmp_path: Path) -> None:
+def test_tables_go_between_their_marks_however_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keep_row(tmp_path / "queue-1.json", QUEUE | {"way": "1 GPU", "seconds": 9.5}, queue.IDENTITY)
     keep_row(tmp_path / "queue-2.json", QUEUE | {"way": "2 GPUs", "seconds": 5.0}, queue.IDENTITY)
-    page = report.fill(report.README.read_text(encoding="utf-8"), tmp_path)
-    assert page.count("| 1 GPU |") == page.count("| 2 GPUs |") == 1
-    assert "Nothing is measured yet." in page
-    assert report.fill(page, tmp_path) == page
+    page = tmp_path / "page.md"
+    page.write_text(report.README.read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setitem(report.PAGES, page, report.PAGES[report.README])
+    once = report.fill(page, tmp_path)
+    assert once.count("| 1 GPU |") == once.count("| 2 GPUs |") == 1
+    assert "Nothing is measured yet." in once
+    page.write_text(once, encoding="utf-8")
+    assert report.fill(page, tmp_path) == once
+    page.write_text("no marks", encoding="utf-8")
     with pytest.raises(report.click.ClickException, match="lacks the marks"):
-        report.fill("no marks")
+        report.fill(page)
