@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -22,11 +23,11 @@ from filelock import Timeout
 from lmmap.cli import main
 from lmmap.errors import InputError
 from lmmap.models import ModelSpec
-from lmmap.scoring import devices, shared
+from lmmap.scoring import devices, shared, sweep
 from lmmap.scoring.devices import find_devices, fits_on
 from lmmap.scoring.progress import Progress
 from lmmap.scoring.ranks import join_launch
-from lmmap.scoring.sweep import Sweep, score_models
+from lmmap.scoring.sweep import MemoryKept, Sweep, score_models
 from lmmap.scoring.workers import WorkerError, score_models_in_processes
 from lmmap.store import Store
 from lmmap.texts import text_set
@@ -203,6 +204,21 @@ def test_stop_ends_the_workers_and_the_next_launch_goes_on(store, specs, undistu
     assert not (store.status()["state"] == "running").any()
     assert score_models(store, specs, **SETTINGS) == {}
     assert bytes_of(store.path) == bytes_of(undisturbed.path)
+
+
+@pytest.mark.parametrize(
+    ("kept", "replaceable", "n_done"), [(2**29, True, 1), (2**29, False, 2), (0, True, 2)]
+)
+def test_a_process_that_a_model_leaves_its_memory_ends_behind_the_row(
+    kept, replaceable, n_done, store, specs, monkeypatch
+):
+    monkeypatch.setattr(sweep, "memory_kept", lambda _: kept)
+    store.request(specs[:2])
+    ends = pytest.raises(MemoryKept, match=r"left 0\.5 GiB behind on cpu") if n_done == 1 else nullcontext()
+    with ends:
+        Sweep(store, specs[:2], "cpu", "launch", lambda _: None, {}, is_replaceable=replaceable).run()
+    assert sum(store.is_done(spec.row_id) for spec in specs) == n_done
+    assert not any(store.at_work(spec.row_id).n_crashes("launch") for spec in specs)
 
 
 def helper_of(store: Store, specs: list[ModelSpec], monkeypatch: pytest.MonkeyPatch) -> Sweep:

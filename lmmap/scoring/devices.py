@@ -117,6 +117,13 @@ def memory_of(device: str) -> int:
     return int(torch.cuda.get_device_properties(device).total_memory)
 
 
+def memory_kept(device: str) -> int:
+    """Give the bytes of a GPU's memory that tensors of this process hold; 0 elsewhere."""
+    if kind_of(device) == SPREAD:
+        return sum(memory_kept(f"cuda:{i}") for i in range(torch.cuda.device_count()))
+    return torch.cuda.memory_allocated(device) if kind_of(device) == "cuda" else 0
+
+
 def weights_size(spec: ModelSpec) -> int | None:
     """Add up the bytes of a model's weights, of a folder or in the Hub's cache.
 

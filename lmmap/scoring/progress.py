@@ -29,6 +29,8 @@ class Progress:
         Why a model failed.
     device : str
         Where it is scored.
+    model_seconds_left : float
+        For this model alone.
     """
 
     model: str
@@ -41,6 +43,7 @@ class Progress:
     seconds_left: float = float("nan")
     reason: str = ""
     device: str = ""
+    model_seconds_left: float = float("nan")
 
 
 class Pace:
@@ -87,5 +90,6 @@ class Pace:
             texts_done=texts,
             tokens_per_second=self.tokens_per_second,
             seconds_left=per_text * (p.n_texts - texts + others),
+            model_seconds_left=per_text * (p.n_texts - texts),
         )
         return self.progress

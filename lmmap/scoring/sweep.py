@@ -17,7 +17,7 @@ from lmmap.files import DISK_FULL
 from lmmap.models import ModelSpec
 from lmmap.parts import Parts
 from lmmap.scoring.batches import score_batches
-from lmmap.scoring.devices import kind_of, name_of, turns_on, weights_size
+from lmmap.scoring.devices import kind_of, memory_kept, name_of, turns_on, weights_size
 from lmmap.scoring.encode import Tokenized, tokenizer_hash
 from lmmap.scoring.job import Job, prepare
 from lmmap.scoring.load import Checkpoint
@@ -26,6 +26,7 @@ from lmmap.scoring.row import MAX_ERROR_VAR, release, score_row
 from lmmap.scoring.shared import HelpersWork, SharedWork
 from lmmap.store import Store
 
+MOST_KEPT = 2**28  # bytes between models; cuBLAS keeps some
 SECONDS_BETWEEN_LOOKS = 0.5
 MOST_CRASHES = 2  # processes that one row may cost in a launch
 FEWEST_GROUPS = 2  # that must be free in a row of another process before helping pays
@@ -93,6 +94,10 @@ def score_models(
     return failures(store, specs, sweep.launch)
 
 
+class MemoryKept(RuntimeError):  # noqa: N818 - nothing is wrong with the row
+    """A model is gone and its memory is not."""
+
+
 def new_launch() -> str:
     """Name a launch."""
     return uuid.uuid4().hex[:12]
@@ -129,6 +134,8 @@ class Sweep:
         ``token_budget``, ``max_error_var`` and ``keep_tokens`` of `score_row`.
     n_processes : int
         How many share the work, for the time that is left.
+    is_replaceable : bool
+        Whether another process follows if this one ends because a model's memory did not come back.
     """
 
     store: Store
@@ -138,6 +145,7 @@ class Sweep:
     on_progress: Tell
     options: Mapping[str, Any]
     n_processes: int = 1
+    is_replaceable: bool = False
     at_hand: str | None = None
     cut: dict[str, Tokenized] = field(default_factory=dict)
     left_alone: set[str] = field(default_factory=set)  # rows of others that this process cannot help with
@@ -189,6 +197,9 @@ class Sweep:
         self.at_hand = None
         self.on_progress(done)
         release()
+        kept = memory_kept(self.device)
+        if self.is_replaceable and kept > MOST_KEPT:
+            raise MemoryKept(f"{spec.name} left {kept / 2**30:.1f} GiB behind on {self.device}")
 
     def _score_row(self, spec: ModelSpec, progress: Progress) -> Progress:
         start = time.monotonic()

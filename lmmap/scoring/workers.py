@@ -271,7 +271,7 @@ def work(
 
     import torch
 
-    from lmmap.scoring.sweep import Sweep
+    from lmmap.scoring.sweep import MemoryKept, Sweep
 
     def tell(message: Progress | BaseException | str) -> None:
         try:
@@ -281,10 +281,13 @@ def work(
 
     torch.set_num_threads(threads)
     try:
-        Sweep(Store(path), specs, on_progress=tell, options=options, **settings).run()
+        Sweep(Store(path), specs, on_progress=tell, options=options, is_replaceable=True, **settings).run()
     except torch.AcceleratorError as error:
         tell(f"the device was lost: {str(error).splitlines()[0]}")
         os._exit(1)  # what would tidy up on the way out needs the device
+    except MemoryKept as error:
+        tell(str(error))
+        sys.exit(1)
     except (OSError, InputError) as error:
         tell(error)
     except Exception:

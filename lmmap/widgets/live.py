@@ -84,20 +84,28 @@ class LiveSweep:
         self.board = Board(len(specs), sum(store.is_done(spec.row_id) for spec in specs))
         self.failed: dict[str, str] = {}
         self._error: BaseException | None = None
+        self._has_ended = False
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._stopping, self._drawn = threading.Event(), 0.0
+        self._lock = threading.RLock()  # the board is seen by two threads
         self._show()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Stop; what is finished is kept, and a sweep started again goes on from there."""
-        self.board.heading = "stopping: what is finished is being saved"
-        self._stopping.set()
-        self._button.disabled = True
+        with self._lock:
+            if self._has_ended:
+                return
+            self._stopping.set()
+            self._button.disabled = True
+            self.board.heading = "stopping: what is finished is being saved"
+            self._draw()
 
     def wait(self) -> dict[str, str]:
-        """Wait for the end, and print a line for every model that has ended.
+        """Wait for the end; outside a notebook, print a line for every model that has ended.
+
+        In a notebook an interrupt stops the sweep as the button does.
 
         Returns
         -------
@@ -126,38 +134,54 @@ class LiveSweep:
                 self.store, self.specs, devices=self.devices, on_progress=self._see, stop=self._stopping,
                 **self.options,
             )  # fmt: skip
-            self.board.heading = "stopped" if self._stopping.is_set() else "ended"
+            ending = "stopped: run this again to go on" if self._stopping.is_set() else "ended"
         except BaseException as error:  # told where it is waited for
             self._error = error
-            self.board.heading = f"ended: {error}"
-        self._button.disabled = True
-        self._draw()
+            ending = f"ended: {error}"
+        with self._lock:
+            self._has_ended = True
+            self.board.end(ending)
+            self._draw()
+            self._remove_button()
 
     def _see(self, progress: Progress) -> None:
-        line = self.board.see(progress)
-        if line is not None:
-            self._lines.put(line)
-        if line is not None or time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWINGS:
-            self._draw()
+        with self._lock:
+            line = self.board.see(progress)
+            if line is not None:
+                self._lines.put(line)
+            if line is not None or time.monotonic() - self._drawn > SECONDS_BETWEEN_DRAWINGS:
+                self._draw()
 
     def _show(self) -> None:
         import ipywidgets
         from IPython import get_ipython
-        from IPython.display import display
+        from IPython.display import DisplayHandle
 
-        self._table = ipywidgets.HTML()
         self._button = ipywidgets.Button(description="Stop", icon="stop")
         self._button.on_click(lambda _: self.stop())
-        self._draw()
-        if get_ipython() is not None:  # elsewhere there is nothing to look at
-            box = ipywidgets.VBox([self._table, self._button])._repr_mimebundle_()
-            box["text/plain"] = "(a live table)"  # where no widgets are shown: `wait` prints lines
-            display(box, raw=True)  # type: ignore[no-untyped-call]
+        self._table, self._place = DisplayHandle(), DisplayHandle()  # type: ignore[no-untyped-call]
+        self._in_notebook = hasattr(get_ipython(), "kernel")  # elsewhere there is nothing to look at
+        if self._in_notebook:
+            self._table.display(self._drawing(), raw=True)
+            button = self._button._repr_mimebundle_()
+            self._place.display({**button, "text/plain": ""}, raw=True)  # type: ignore[no-untyped-call]
+
+    def _drawing(self) -> dict[str, str]:
+        """Draw the table as HTML, which stays in the notebook when the kernel is gone; a widget would not."""
+        return {"text/html": self.board.html(), "text/plain": self.board.title()}
 
     def _draw(self) -> None:
-        self._table.value = self.board.html()
         self._drawn = time.monotonic()
+        if self._in_notebook:
+            self._table.update(self._drawing(), raw=True)
+
+    def _remove_button(self) -> None:
+        self._button.disabled = True
+        if self._in_notebook:
+            self._place.update({}, raw=True)
 
     def _print(self) -> None:
         while not self._lines.empty():
-            print(self._lines.get())
+            line = self._lines.get()
+            if not self._in_notebook:
+                print(line)
