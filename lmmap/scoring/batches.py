@@ -104,12 +104,12 @@ def _start(model: LoadedModel, members: Sequence[Encoded]) -> Callable[[], np.nd
         scored[row, : len(e.ids)] = e.scored
     with torch.inference_mode():
         values = model.score(torch.from_numpy(ids), torch.from_numpy(scored[:, 1:])).float()
-        if model.device.type != "cuda":
+        if not values.is_cuda:
             return partial(np.asarray, values)
         there = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
         there.copy_(values, non_blocking=True)
         done = torch.cuda.Event()
-        done.record(torch.cuda.current_stream(model.device))
+        done.record(torch.cuda.current_stream(values.device))
 
     def wait() -> np.ndarray:
         done.synchronize()

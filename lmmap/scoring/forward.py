@@ -125,7 +125,7 @@ class LoadedModel:
         (B, T, H) tensor
             What the head reads.
         """
-        ids = self._put(ids)
+        ids = put(ids, self.device)
         for now, settled in self._state:
             now.update(settled)
         with tensor_cores(self.precision == "tf32"), self._running():
@@ -169,8 +169,9 @@ class LoadedModel:
             Nats.
         """
         out = []
-        for rows, wanted in zip(self.row_chunks(hidden), self.row_chunks(self._put(targets)), strict=True):
-            out.append(_log_prob(self.logits(rows), wanted))
+        for rows, wanted in zip(self.row_chunks(hidden), self.row_chunks(targets), strict=True):
+            logits = self.logits(rows)
+            out.append(_log_prob(logits, put(wanted, logits.device)))
         return torch.cat(out)
 
     def score(self, ids: Tensor, keep: Tensor) -> Tensor:
@@ -189,14 +190,15 @@ class LoadedModel:
             Nats, sequence by sequence.
         """
         if self.head == "stub":
-            places = self._put(keep.flatten().nonzero()[:, 0])
-            return self.log_probs(self.hidden(ids[:, :-1]).flatten(0, 1)[places], ids[:, 1:][keep])
+            return self._score_rows(ids, keep)
         return torch.cat(  # every logit is computed: those of one sequence at a time
-            [
-                self.log_probs(self.hidden(row[None, :-1])[0][self._put(kept.nonzero()[:, 0])], row[1:][kept])
-                for row, kept in zip(ids, keep, strict=True)
-            ]
+            [self._score_rows(row[None], kept[None]) for row, kept in zip(ids, keep, strict=True)]
         )
+
+    def _score_rows(self, ids: Tensor, keep: Tensor) -> Tensor:
+        hidden = self.hidden(ids[:, :-1]).flatten(0, 1)  # on another device than the ids, if spread over many
+        places = keep.flatten().nonzero()[:, 0]
+        return self.log_probs(hidden[put(places, hidden.device)], ids[:, 1:][keep])
 
     @contextmanager
     def running(self, on: str) -> Iterator[None]:
@@ -230,12 +232,6 @@ class LoadedModel:
     def _running(self) -> AbstractContextManager[None]:
         """Fused parts in 16 bits; elsewhere nothing but the model's own code."""
         return self._fused.running() if self._fused else replaced(self._plain)
-
-    def _put(self, tensor: Tensor) -> Tensor:
-        """Send a tensor to the device without waiting for it."""
-        if self.device.type == "cuda" and not tensor.is_cuda:
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor.to(self.device)
 
     @cached_property
     def _takes(self) -> Mapping[str, inspect.Parameter]:
@@ -277,7 +273,7 @@ class LoadedModel:
             try:
                 hidden = self.hidden(self._probe)[0]
                 n = len(hidden)
-                order = torch.arange(self._rows_at_once, device=self.device) * 3 % n
+                order = torch.arange(self._rows_at_once, device=hidden.device) * 3 % n
                 got = self.logits(hidden[order])[:n].log_softmax(-1)
                 want = _single(expected)[order[:n]].log_softmax(-1)
                 error = float((got - want).abs().masked_fill(got == want, 0).max())
@@ -329,12 +325,20 @@ class LoadedModel:
         return None
 
 
+def put(tensor: Tensor, device: torch.device) -> Tensor:
+    """Send a tensor to a device, to a GPU without waiting for it."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def _log_prob(logits: Tensor, targets: Tensor) -> Tensor:
     """Log-probability of a column of each row."""
     if logits.is_cuda and logits.dtype == torch.float32 and logits.stride(1) == 1 and has_triton():
         from lmmap.scoring.kernels import log_prob
 
-        return log_prob(logits, targets)
+        with torch.cuda.device(logits.device):
+            return log_prob(logits, targets)
     return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=1)
 
 

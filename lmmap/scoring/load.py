@@ -100,6 +100,7 @@ class Checkpoint:
             if not hasattr(model, "hf_device_map"):
                 model = model.to(place)
         _check_finite(self.spec, model)
+        fuse = fuse and device != SPREAD  # kernels run on one device
         return LoadedModel(self.spec, model.eval(), self.tokenizer, dtype, fuse=fuse)
 
     def _read(self, device: str, dtype: torch.dtype) -> Any:  # noqa: ANN401
