@@ -8,7 +8,7 @@ FOLDER is where `benchmarks.shapes` makes texts and models, now if need be. lm-e
 `pip install lm-eval==0.4.13`, or `--without lm-eval`. Every way (`benchmarks.ways`) begins with plain texts
 and a loaded model and ends with a number for each text, but for "lmmap, tokens at hand", which scores texts
 that are cut already, and "lmmap, whole row", which hashes and loads the model, checks it, measures its noise
-and scores. Slow ways score some of the texts, evenly chosen; all have scored up to 256 texts before.
+and scores. Slow ways score some of the texts, evenly chosen; all but the whole row have scored some before.
 """
 
 from __future__ import annotations
@@ -258,6 +258,7 @@ def measure_loaded(run: Run, path: Path, budget: int | None, without: Sequence[s
         del model
         release()
         scores = partial(tokens_at_hand, load_model(spec, device=run.device, fuse=False), prepared)
+        scores(run.texts)  # as the fused model has done before
         run.measure(f"{LMMAP}, tokens at hand, unfused", run.texts, scores, warm=False)
 
 

@@ -150,6 +150,7 @@ def score(
         store, specs, devices=devices, threads=threads, token_budget=token_budget,
         max_error_var=max_error_var, keep_tokens=not no_tokens,
         launch=rank.launch if rank else None, spread=rank is None or rank.is_main,
+        all_gpus=rank.has_all_gpus if rank else None,
         bar=rank is None or rank.is_main,
     )  # fmt: skip
     if rank and not rank.is_main:

@@ -22,7 +22,7 @@ import json
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -238,9 +238,10 @@ class Store:
 
     def failure(self, row_id: str, launch: str) -> str | None:
         """Say why a row failed in a launch; None if it did not."""
-        if self.is_done(row_id) or not self._failure(row_id).exists():
+        try:
+            failed = {} if self.is_done(row_id) else read_json(self._failure(row_id))
+        except FileNotFoundError:
             return None
-        failed = read_json(self._failure(row_id))
         return failed["reason"] if failed.get("launch") == launch else None
 
     def at_work(self, row_id: str) -> RowAtWork:
@@ -285,8 +286,9 @@ class Store:
                 row |= {"seconds": read_json(journal)["seconds"]} if journal.exists() else {}
             elif self._is_claimed(row_id):
                 row["state"] = "running"
-            elif self._failure(row_id).exists():
-                row |= {"state": "failed", "reason": read_json(self._failure(row_id))["reason"]}
+            else:
+                with suppress(FileNotFoundError):  # it has not failed, or is done this moment
+                    row |= {"reason": read_json(self._failure(row_id))["reason"], "state": "failed"}
             rows.append(row)
         columns = ["row_id", "model", "state", "n_tokens", "seconds", "dtype", "prefix", "error_var"]
         frame = pd.DataFrame(rows, columns=[*columns, "flags", "reason"]).set_index("row_id")

@@ -61,6 +61,18 @@ def test_sixteen_bits_are_read_as_they_are_kept(make_model, tmp_path):
     assert stored_dtype(str(tmp_path / "mixed"), {}) == torch.float32
 
 
+def test_what_a_configuration_ties_and_the_files_hold_apart_is_read(make_model, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(make_model("llama"))
+    assert not torch.equal(model.lm_head.weight, model.get_input_embeddings().weight)
+    model.config.tie_word_embeddings = True
+    model.save_pretrained(tmp_path, state_dict=dict(model.state_dict()))
+    byte_tokenizer().save_pretrained(tmp_path)
+    want = tensors(AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float16))
+    got = tensors(Checkpoint(ModelSpec(str(tmp_path)), "float16").on("cpu", "float16").model)
+    assert got.keys() == want.keys()
+    assert all(torch.equal(got[key], tensor) for key, tensor in want.items())
+
+
 def test_a_checkpoint_stays_what_it_is(make_model):
     checkpoint = Checkpoint(ModelSpec(str(make_model("llama"))), "float16")
     before = {key: tensor.clone() for key, tensor in tensors(checkpoint._whole).items()}

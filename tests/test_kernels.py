@@ -62,6 +62,14 @@ def test_a_norm_is_rounded_once(n_columns, offset):
     assert_rounded_once(kernels.rms_norm(x, weight, 1e-5, offset), exact)
 
 
+def test_rows_may_lie_across():
+    x, weight = drawn(64, 5).t()[None], drawn(64)
+    assert x.stride(-1) != 1
+    assert torch.equal(
+        kernels.rms_norm(x, weight, 1e-5, 0.0), kernels.rms_norm(x.contiguous(), weight, 1e-5, 0.0)
+    )
+
+
 @pytest.mark.parametrize("activation", fused.ACTIVATIONS)
 def test_a_gate_is_rounded_once(activation):
     gate, up = 3 * drawn(3, 5000), drawn(5000, 3).t()

@@ -154,6 +154,23 @@ def test_what_overflows_is_scored_again_or_refused(make_model, tmp_path, monkeyp
     assert row.provenance["tried"][0]["precision"] == "float16"
 
 
+def test_what_overflows_only_in_the_row_is_tried_in_a_finer_precision(make_model, monkeypatch):
+    score_all = row_module.score_batches
+
+    def overflowing(model: LoadedModel, *arguments: object):
+        for number, values in score_all(model, *arguments):
+            yield number, values if model.precision == "float32" else np.full_like(values, np.nan)
+
+    monkeypatch.setattr(row_module, "DEFAULT_DTYPE", {"cpu": "float16"})
+    monkeypatch.setattr(row_module, "WIDER", {"float16": "float32"})
+    monkeypatch.setattr(row_module, "score_batches", overflowing)
+    row = score(ModelSpec(str(make_model("llama"))))
+    assert np.isfinite(row.log_likelihood).all()
+    (step,) = row.provenance["tried"]
+    assert step["precision"] == "float16"
+    assert "the log-probability nan" in step["reason"]
+
+
 def test_what_overflows_in_float16_is_tried_in_tf32_before_float32(make_model, monkeypatch):
     asked, on = [], Checkpoint.on
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cached_property
 from typing import Any
 
@@ -15,14 +15,13 @@ from torch import Tensor
 from lmmap.errors import InputError, PrecisionError
 from lmmap.models import ModelSpec
 from lmmap.scoring.functions import plain_functions, replaced
-from lmmap.scoring.fused import Fused, has_triton
+from lmmap.scoring.fused import Fused, has_kernels
 from lmmap.scoring.stub import NoStubError, Stub, decoders_run
-from lmmap.scoring.surroundings import options_of, plain_state, tensor_cores
+from lmmap.scoring.surroundings import DEVICE_ERRORS, options_of, plain_state, tensor_cores
 from lmmap.scoring.tables import TablesRead, declared_context, pad_ids, switch_length
 
 HEAD_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**28}  # 4 MiB stay in a cache; a GPU wants work
-DEVICE_ERRORS = (torch.OutOfMemoryError, torch.AcceleratorError)  # of the machine, not of the model
 FEWEST_ROWS = 256  # so that a large vocabulary's weights are not read for a few rows at a time
 MOST_ROWS = 2**14  # some models prepare a mask of rows x rows on the way to their head
 PROBE_TOKENS = 8
@@ -229,9 +228,15 @@ class LoadedModel:
         chunks: tuple[Tensor, ...] = rows.split(self._rows_at_once)
         return chunks
 
-    def _running(self) -> AbstractContextManager[None]:
-        """Fused parts in 16 bits; elsewhere nothing but the model's own code."""
-        return self._fused.running() if self._fused else replaced(self._plain)
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Run fused parts in 16 bits, elsewhere nothing but the model's own code."""
+        with self._here(), self._fused.running() if self._fused else replaced(self._plain):
+            yield
+
+    def _here(self) -> AbstractContextManager[Any]:
+        """Launch kernels on the model's own GPU."""
+        return torch.cuda.device(self.device) if self.device.type == "cuda" else nullcontext()
 
     @cached_property
     def _takes(self) -> Mapping[str, inspect.Parameter]:
@@ -290,11 +295,12 @@ class LoadedModel:
 
     @property
     def _may_fuse(self) -> bool:
-        return self.dtype in HALF and self.device.type == "cuda" and self.head == "stub" and has_triton()
+        return self.dtype in HALF and self.device.type == "cuda" and self.head == "stub" and has_kernels()
 
     def _fuse(self, expected: Tensor) -> None:
         """Take the fused parts if the whole model agrees with the plain one."""
-        self._fused = Fused(self.model)
+        with self._here():
+            self._fused = Fused(self.model)
         try:
             with torch.inference_mode():
                 got = self.logits(self.hidden(self._probe)[0]).log_softmax(-1)
@@ -334,7 +340,7 @@ def put(tensor: Tensor, device: torch.device) -> Tensor:
 
 def _log_prob(logits: Tensor, targets: Tensor) -> Tensor:
     """Log-probability of a column of each row."""
-    if logits.is_cuda and logits.dtype == torch.float32 and logits.stride(1) == 1 and has_triton():
+    if logits.is_cuda and logits.dtype == torch.float32 and logits.stride(1) == 1 and has_kernels():
         from lmmap.scoring.kernels import log_prob
 
         with torch.cuda.device(logits.device):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from functools import cache, partial
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lmmap.scoring.functions import Replacement, files_of, replaced
+from lmmap.scoring.surroundings import DEVICE_ERRORS
 
 ROTARY = "apply_rotary_pos_emb"  # what nearly every file of transformers' models calls it
 ROUNDINGS = 6  # of the precision, by which a part may differ: the plain one rounds after every step
@@ -26,9 +27,19 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @cache
-def has_triton() -> bool:
-    """Whether kernels can be compiled here."""
-    return find_spec("triton") is not None
+def has_kernels() -> bool:
+    """Whether kernels run on the GPU here: Triton needs a C compiler, and a GPU that it knows."""
+    if not torch.cuda.is_available():
+        return False
+    try:
+        from lmmap.scoring.kernels import log_prob
+
+        found = log_prob(torch.zeros(1, 2, device="cuda"), torch.zeros(1, dtype=torch.int64, device="cuda"))
+        return abs(float(found) + math.log(2)) < 1e-6
+    except DEVICE_ERRORS:
+        raise
+    except Exception:  # it fails in many ways
+        return False
 
 
 class Fused:
@@ -153,8 +164,12 @@ def _turns_by_halves(plain: Callable[..., Any], model: Any) -> bool:  # noqa: AN
         8,
     ):  # some functions know no dimensions that do not turn; models that call them have none
         cos, sin = (_random(model, 1, 5, n_turning) for _ in range(2))
-        with suppress(Exception):
+        try:
             return _near(_fused_rotary(plain)(q, k, cos, sin), plain(q, k, cos, sin))
+        except DEVICE_ERRORS:
+            raise
+        except Exception:  # it takes something else
+            continue
     return False
 
 
@@ -162,7 +177,9 @@ def _agree(module: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) ->
     try:
         want = module(x)
         return isinstance(want, Tensor) and _near(forward(x), want)
-    except (TypeError, ValueError, AttributeError, RuntimeError):  # it takes something else
+    except DEVICE_ERRORS:
+        raise
+    except Exception:  # it takes something else, or a kernel does not take this
         return False
 
 

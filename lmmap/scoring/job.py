@@ -17,6 +17,7 @@ from lmmap.scoring.audit import audit_flag, audit_prefix
 from lmmap.scoring.checks import PAD_TOLERANCE, pad_growth, suffix_swap
 from lmmap.scoring.encode import Encoded, Tokenized, encode, tokenize, tokenizer_hash
 from lmmap.scoring.forward import LoadedModel
+from lmmap.scoring.fused import has_kernels
 from lmmap.scoring.plan import plan_batches, plan_hash
 from lmmap.scoring.prefix import choose_prefix
 from lmmap.version import __version__
@@ -231,7 +232,8 @@ def _machine(model: LoadedModel) -> dict[str, Any]:
         "device": name,
         "threads": None if cuda else torch.get_num_threads(),
         "versions": {name: version(name) for name in ("torch", "transformers", "tokenizers")}
-        | {"lmmap": __version__},
+        | {"lmmap": __version__}
+        | ({"triton": version("triton") if has_kernels() else None} if cuda else {}),
     }
 
 

@@ -55,7 +55,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
     (..., H) tensor
         In the precision of ``x``, rounded once.
     """
-    rows = x.reshape(-1, x.shape[-1])
+    rows = x.reshape(-1, x.shape[-1]).contiguous()
     out = torch.empty_like(rows)
     n_rows, n_columns = rows.shape
     block = triton.next_power_of_2(n_columns)

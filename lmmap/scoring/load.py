@@ -17,8 +17,9 @@ from lmmap.files import DISK_FULL
 from lmmap.models import ModelSpec
 from lmmap.scoring.adapter import with_adapter
 from lmmap.scoring.causal import refusal
-from lmmap.scoring.forward import DEVICE_ERRORS, HALF, LoadedModel
+from lmmap.scoring.forward import HALF, LoadedModel
 from lmmap.scoring.source import commit, stored_dtype, where
+from lmmap.scoring.surroundings import DEVICE_ERRORS
 
 SPREAD = "gpus"  # the device of a model that is larger than one GPU
 DEFAULT_DTYPE = {"cpu": "float32", "cuda": "float16"}
@@ -202,7 +203,8 @@ def _kinds(config: Any, dtype: torch.dtype) -> dict[str, torch.dtype]:  # noqa: 
         kept |= set(getattr(model, "_keep_in_fp32_modules", None) or ())
     wide = re.compile("|".join(name.replace("*", ".*") for name in sorted(kept)) or r"(?!)")
     stored = set(model.state_dict())
-    named = (*model.named_parameters(), *model.named_buffers())
+    whole = {"remove_duplicate": False}  # a checkpoint may hold apart what its configuration ties
+    named = (*model.named_parameters(**whole), *model.named_buffers(**whole))
     return {n: torch.float32 if n in stored and wide.search(n) else t.dtype for n, t in named}
 
 

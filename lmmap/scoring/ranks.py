@@ -34,6 +34,13 @@ class Rank:
     launch: str
     n_here: int
 
+    @property
+    def has_all_gpus(self) -> bool:
+        """Whether the processes of the launch on this machine serve all its GPUs."""
+        import torch
+
+        return bool(self.n_here == torch.cuda.device_count())
+
 
 def join_launch(device: str) -> Rank | None:
     """Meet the other processes of a launch once; from then on they share nothing but the folder.

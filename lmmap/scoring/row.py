@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +28,6 @@ from lmmap.scoring.noise import (
     measure_noise,
     noise_places,
     other_plan,
-    totals_of,
     variance,
 )
 from lmmap.scoring.score import finish
@@ -85,7 +85,7 @@ def score_row(
         The texts as tokenizers cut them, by the tokenizer's hash; added to.
     stages : dict, optional
         Takes the seconds of each stage: ``read`` and ``tokenize`` before the device is needed, ``place``,
-        ``check``, ``reference``, ``score`` and ``noise`` on it, ``finish`` behind it.
+        ``check``, ``reference``, ``score`` and ``noise`` on it.
     prefix, long_texts
         As `prepare`.
 
@@ -112,20 +112,17 @@ def score_row(
     attempt = _Attempt(checkpoint, texts, tokenized, begin, device, max_error_var, clock, policies)
     tried: list[dict[str, Any]] = []
     while True:
-        with turn():
+        with turn(), nothing_left():
             outcome = attempt.made(precision, token_budget)
-            release()
         if not isinstance(outcome, _Again):
             break
         tried.append({"precision": precision, "token_budget": attempt.budget, "reason": outcome.reason})
         precision, token_budget = outcome.precision, outcome.token_budget
-    job, values, noise = outcome
-    with clock.counting("finish"):
-        row = finish(job, values, len(texts), spec.name, keep_tokens=keep_tokens)
-        flags = [*row.provenance["flags"], *_noise_flags(noise, precision, max_error_var)]
-        flags += [_told(step, row.provenance) for step in tried]
-        made = {**row.provenance, "noise": asdict(noise), "tried": tried, "flags": flags}
-        return replace(row, provenance=made)
+    row, noise = outcome
+    flags = [*row.provenance["flags"], *_noise_flags(noise, precision, max_error_var)]
+    flags += [_told(step, row.provenance) for step in tried]
+    made = {**row.provenance, "noise": asdict(noise), "tried": tried, "flags": flags}
+    return replace(row if keep_tokens else replace(row, tokens=None), provenance=made)
 
 
 @dataclass
@@ -143,7 +140,7 @@ class _Attempt:
     budget: int | None = None
     reference: np.ndarray | None = None
 
-    def made(self, precision: str, token_budget: int | None) -> tuple[Job, list[np.ndarray], Noise] | _Again:
+    def made(self, precision: str, token_budget: int | None) -> tuple[Row, Noise] | _Again:
         """Score the row, or tell how to begin anew."""
         named = self.checkpoint.spec.dtype
         self.budget = None  # nothing has run yet
@@ -160,9 +157,7 @@ class _Attempt:
                 raise
             return _Again("out of memory", precision, self.budget // 2)
 
-    def _run(
-        self, precision: str, token_budget: int | None, *, may_promote: bool
-    ) -> tuple[Job, list[np.ndarray], Noise]:
+    def _run(self, precision: str, token_budget: int | None, *, may_promote: bool) -> tuple[Row, Noise]:
         counting = self.clock.counting
         places = noise_places(len(self.texts))
         with counting("place"):
@@ -183,18 +178,21 @@ class _Attempt:
             for number, batch in score_batches(model, job.sequences, job.batches, work.numbers()):
                 work.keep(number, batch)
             values = by_sequence(job.sequences, job.batches, work.collect())
+            row = finish(job, values, len(self.texts), self.checkpoint.spec.name)
         with counting("noise"):
-            found = totals_of(job.sequences, values, places)
+            found = row.log_likelihood[places]
             plan = other_plan(job.provenance)
             noise = measure_noise(model, job.sequences, found, places, self.reference, **plan)
-        return job, values, noise
+        return row, noise
 
     def _find_reference(self, job: Job, places: np.ndarray) -> None:
         """Score the chosen texts in float32; the row stands without it, and says so."""
-        with suppress(InputError, torch.OutOfMemoryError):
-            exact = self.checkpoint.on(self.device, "float32")
-            plan = other_plan(job.provenance)
-            self.reference = log_likelihoods_of(exact, job.sequences, places, **plan)
+        for _ in range(2):  # memory may be short for a moment only
+            with suppress(torch.OutOfMemoryError), suppress(InputError), nothing_left():
+                exact = self.checkpoint.on(self.device, "float32")
+                plan = other_plan(job.provenance)
+                self.reference = log_likelihoods_of(exact, job.sequences, places, **plan)
+                return
 
     def _try(self, model: LoadedModel, job: Job, places: np.ndarray) -> None:
         """See on the chosen texts whether the precision will do."""
@@ -266,6 +264,21 @@ def release() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    """Give back the memory of what a block loaded, whatever ends it."""
+    try:
+        yield
+    except BaseException as error:
+        reason: BaseException | None = error
+        while reason is not None:  # the frames of an error hold models
+            traceback.clear_frames(reason.__traceback__)
+            reason = reason.__cause__ or reason.__context__
+        raise
+    finally:
+        release()
 
 
 def _told(step: Mapping[str, Any], made: Mapping[str, Any]) -> str:

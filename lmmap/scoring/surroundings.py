@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+DEVICE_ERRORS = (torch.OutOfMemoryError, torch.AcceleratorError)  # of the machine, not of the model
+
 
 def options_of(parameters: Mapping[str, inspect.Parameter], ids: Tensor) -> dict[str, Any]:
     """Give a forward pass what it needs besides ids: no cache, and what has no default."""

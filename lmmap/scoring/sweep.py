@@ -22,7 +22,7 @@ from lmmap.scoring.encode import Tokenized, tokenizer_hash
 from lmmap.scoring.job import Job, prepare
 from lmmap.scoring.load import Checkpoint
 from lmmap.scoring.progress import Pace, Progress
-from lmmap.scoring.row import MAX_ERROR_VAR, release, score_row
+from lmmap.scoring.row import MAX_ERROR_VAR, nothing_left, score_row
 from lmmap.scoring.shared import HelpersWork, SharedWork
 from lmmap.store import Store
 
@@ -196,7 +196,6 @@ class Sweep:
             done = replace(progress, state="failed", reason=str(error))
         self.at_hand = None
         self.on_progress(done)
-        release()
         kept = memory_kept(self.device)
         if self.is_replaceable and kept > MOST_KEPT:
             raise MemoryKept(f"{spec.name} left {kept / 2**30:.1f} GiB behind on {self.device}")
@@ -272,11 +271,8 @@ class Sweep:
         progress = self._progress(spec, "helping")
         self.on_progress(progress)
         checkpoint = Checkpoint(spec, offer["dtype"])
-        with self.turn():
-            try:
-                self._score_offered(checkpoint, offer, parts, Pace(progress, self.n_processes))
-            finally:
-                release()
+        with self.turn(), nothing_left():
+            self._score_offered(checkpoint, offer, parts, Pace(progress, self.n_processes))
 
     def _score_offered(
         self, checkpoint: Checkpoint, offer: Mapping[str, Any], parts: Parts, pace: Pace

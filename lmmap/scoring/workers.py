@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -25,7 +26,7 @@ SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_TO_END = 60.0  # to save what is finished; a batch that runs is let run
 PROCESSES_OF_A_GPU = 2  # one reads and writes while the other computes
 THREADS_BESIDE_A_GPU = 4  # whatever the number of cores: they are recorded with the row
-MOST_STILLBORN = 3  # processes in a row that end before they begin
+MOST_STILLBORN = 3  # processes of a device in a row that end before they begin
 AT_HAND = ("loading", "scoring", "helping")
 
 
@@ -43,6 +44,7 @@ def score_models_in_processes(
     stop: threading.Event | None = None,
     launch: str | None = None,
     spread: bool = True,
+    all_gpus: bool | None = None,
     **options: Any,  # noqa: ANN401 - those of score_models
 ) -> dict[str, str]:
     """Score models on several devices of one machine.
@@ -70,6 +72,9 @@ def score_models_in_processes(
         As `score_models`.
     spread : bool
         Whether models too large for one GPU are scored here; otherwise they are left.
+    all_gpus : bool, optional
+        Whether the launch has all GPUs of the machine, so that models may be spread over them; by default if
+        ``devices`` are all of them. Without, large models are tried on one GPU.
     **options
         As `score_models`.
 
@@ -102,7 +107,8 @@ def score_models_in_processes(
     threads = threads or (THREADS_BESIDE_A_GPU if on_gpus else max(1, (os.cpu_count() or 1) // len(devices)))
     crew = Crew(store, launch, threads, on_progress, stop or threading.Event(), options)
     large = []
-    if on_gpus and torch.cuda.device_count() > 1:  # else there is nowhere to spread them
+    n_gpus = torch.cuda.device_count()
+    if on_gpus and n_gpus > 1 and (len(set(devices)) == n_gpus if all_gpus is None else all_gpus):
         smallest = min(set(devices), key=memory_of)
         large = [spec for spec in specs if not fits_on(spec, smallest)]
     crew.score([spec for spec in specs if spec not in large], devices)
@@ -150,7 +156,7 @@ class Crew:
     stop: threading.Event
     options: dict[str, Any]
     workers: list[Worker] = field(default_factory=list)
-    n_stillborn: int = 0
+    stillborn: Counter[str] = field(default_factory=Counter)
 
     def score(self, specs: Sequence[ModelSpec], devices: Sequence[str]) -> None:
         """Score models on devices; returns when every row is settled, or ``stop`` is set."""
@@ -199,7 +205,8 @@ class Crew:
         except (EOFError, OSError):
             self._bury(worker)
             return
-        worker.begun, self.n_stillborn = True, 0
+        worker.begun = True
+        self.stillborn[worker.device] = 0
         if isinstance(message, Progress):
             worker.at_hand = message if message.state in AT_HAND else None
             self.on_progress(message)
@@ -220,8 +227,8 @@ class Crew:
         if worker.at_hand is not None:
             self._blame(worker.at_hand, worker.process.pid, reason)
         elif not worker.begun:
-            self.n_stillborn += 1
-            if self.n_stillborn > MOST_STILLBORN:
+            self.stillborn[worker.device] += 1
+            if self.stillborn[worker.device] > MOST_STILLBORN:
                 raise WorkerError(f"workers on {worker.device} cannot begin: {reason}")
         if not all(self._is_settled(row_id) for row_id in self.row_of.values()):
             self._start(worker.device)

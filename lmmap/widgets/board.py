@@ -34,7 +34,7 @@ class Board:
         self.n_models, self.n_done = n_models, n_done
         self.rows: dict[tuple[str, bool], Progress] = {}  # by model and whether it is helped with
         self.heading = "starting"
-        self.seconds_left = math.nan
+        self.seconds_left, self.has_ended = math.nan, False
 
     def see(self, progress: Progress) -> str | None:
         """Take news; gives a line to print when a model has ended."""
@@ -57,7 +57,7 @@ class Board:
 
     def end(self, heading: str) -> None:
         """Note that the sweep has ended, and how: nothing is at hand any more."""
-        self.heading, self.seconds_left = heading, math.nan
+        self.heading, self.has_ended = heading, True
         for key, progress in self.rows.items():
             if progress.state not in ENDED:
                 self.rows[key] = replace(progress, state="stopped")
@@ -67,8 +67,10 @@ class Board:
         n_failed = sum(p.state == "failed" for p in self.rows.values())
         words = [f"{self.n_done} of {self.n_models} models done"]
         words += [f"{n_failed} failed"] if n_failed else []
-        words += [] if math.isnan(self.seconds_left) else [f"about {duration(self.seconds_left)} left"]
-        words += [self.heading] if self.heading else []
+        if self.heading:
+            words.append(self.heading)
+        elif not math.isnan(self.seconds_left):
+            words.append(f"about {duration(self.seconds_left)} left")
         return ", ".join(words)
 
     def html(self) -> str:
@@ -76,7 +78,9 @@ class Board:
         failed = [p for p in self.rows.values() if p.state == "failed"]
         done = [p for p in self.rows.values() if p.state == "done"]
         at_hand = [p for p in self.rows.values() if p.state not in ENDED]
-        columns = [name for name in COLUMNS if name != "reason" or failed]
+        empty = {"reason"} if not failed else set()
+        empty |= {"time left"} if self.has_ended else set()
+        columns = [name for name in COLUMNS if name not in empty]
         lines = [_line("th", {name: name for name in columns})]
         for progress in (*failed, *at_hand, *done[-MOST_DONE:]):
             cells = _cells(progress)
@@ -113,7 +117,7 @@ def _has_time(p: Progress) -> bool:
 
 
 def _cells(p: Progress) -> dict[str, str]:
-    left = duration(p.model_seconds_left) if _has_time(p) and p.state != "stopped" else ""
+    left = duration(p.model_seconds_left) if _has_time(p) else ""
     pace = f"{p.tokens_per_second:,.0f}" if p.tokens_per_second else ""
     texts = f"{p.texts_done:,} of {p.n_texts:,}"
     return dict(zip(COLUMNS, (p.model, p.device, p.state, texts, pace, left, p.reason), strict=True))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lmmap.models import ModelSpec
@@ -50,7 +52,8 @@ def score_live(
     Returns
     -------
     LiveSweep
-        With ``wait()`` and ``stop()``.
+        ``failed = await score_live(...)`` waits for its end in a notebook, ``wait()`` elsewhere; ``stop()``
+        does what the button does.
 
     Raises
     ------
@@ -84,7 +87,6 @@ class LiveSweep:
         self.board = Board(len(specs), sum(store.is_done(spec.row_id) for spec in specs))
         self.failed: dict[str, str] = {}
         self._error: BaseException | None = None
-        self._has_ended = False
         self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._stopping, self._drawn = threading.Event(), 0.0
         self._lock = threading.RLock()  # the board is seen by two threads
@@ -95,7 +97,7 @@ class LiveSweep:
     def stop(self) -> None:
         """Stop; what is finished is kept, and a sweep started again goes on from there."""
         with self._lock:
-            if self._has_ended:
+            if self.board.has_ended:
                 return
             self._stopping.set()
             self._button.disabled = True
@@ -105,23 +107,42 @@ class LiveSweep:
     def wait(self) -> dict[str, str]:
         """Wait for the end; outside a notebook, print a line for every model that has ended.
 
-        In a notebook an interrupt stops the sweep as the button does.
+        In a notebook the button is not heard meanwhile, since the kernel is busy: ``await`` the sweep there.
+        An interrupt stops the sweep in either case.
 
         Returns
         -------
         dict
             Row id -> reason, for the models that failed.
         """
-        try:
+        with self._stopped_if_interrupted():
             while self._thread.is_alive():
                 self._thread.join(SECONDS_BETWEEN_DRAWINGS)
                 self._print()
-        except KeyboardInterrupt:
+        return self._result()
+
+    def __await__(self) -> Generator[Any, None, dict[str, str]]:
+        """Wait as `wait` does, and let the kernel hear the button."""
+        return self._wait().__await__()
+
+    async def _wait(self) -> dict[str, str]:
+        with self._stopped_if_interrupted():
+            while self._thread.is_alive():
+                await asyncio.sleep(SECONDS_BETWEEN_DRAWINGS)
+                self._print()
+        return self._result()
+
+    @contextmanager
+    def _stopped_if_interrupted(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
             self.stop()
             self._thread.join()
             raise
-        finally:
-            self._print()
+
+    def _result(self) -> dict[str, str]:
+        self._print()
         if self._error is not None:
             raise self._error
         return self.failed
@@ -139,7 +160,6 @@ class LiveSweep:
             self._error = error
             ending = f"ended: {error}"
         with self._lock:
-            self._has_ended = True
             self.board.end(ending)
             self._draw()
             self._remove_button()
@@ -162,7 +182,7 @@ class LiveSweep:
         self._table, self._place = DisplayHandle(), DisplayHandle()  # type: ignore[no-untyped-call]
         self._in_notebook = hasattr(get_ipython(), "kernel")  # elsewhere there is nothing to look at
         if self._in_notebook:
-            self._table.display(self._drawing(), raw=True)
+            self._table.display(self._drawing(), raw=True)  # type: ignore[no-untyped-call]
             button = self._button._repr_mimebundle_()
             self._place.display({**button, "text/plain": ""}, raw=True)  # type: ignore[no-untyped-call]
 
@@ -173,12 +193,12 @@ class LiveSweep:
     def _draw(self) -> None:
         self._drawn = time.monotonic()
         if self._in_notebook:
-            self._table.update(self._drawing(), raw=True)
+            self._table.update(self._drawing(), raw=True)  # type: ignore[no-untyped-call]
 
     def _remove_button(self) -> None:
         self._button.disabled = True
         if self._in_notebook:
-            self._place.update({}, raw=True)
+            self._place.update({"text/html": "", "text/plain": ""}, raw=True)  # type: ignore[no-untyped-call]
 
     def _print(self) -> None:
         while not self._lines.empty():
