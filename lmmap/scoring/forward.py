@@ -148,7 +148,7 @@ class LoadedModel:
         """
         if self.head == "forward":
             return _single(hidden)
-        with self._stub.replaced(hidden[None]), tensor_cores(self.precision == "tf32"):
+        with self._stub.replaced(hidden[None]), tensor_cores(self.precision == "tf32"), self._running():
             placeholder = torch.zeros((1, hidden.shape[0]), dtype=torch.int64, device=self.device)
             return _single(self._forward(placeholder)[0])
 
