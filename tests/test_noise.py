@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -247,6 +250,32 @@ def test_a_row_stands_without_a_float32_reference(error, make_model, monkeypatch
     np.testing.assert_array_equal(row.log_likelihood, expected.log_likelihood)
     assert (row.provenance["noise"]["error_var"], row.provenance["tried"]) == (None, [])
     assert "noise not measured: the model does not fit or does not run in float32" in row.provenance["flags"]
+
+
+@pytest.mark.parametrize("error", [InputError("bad"), KeyboardInterrupt()], ids=["bad", "stopped"])
+def test_a_turn_ends_with_nothing_on_the_device_whatever_ends_it(error, make_model, monkeypatch):
+    loaded, alive_at_the_end, on = [], [], Checkpoint.on
+
+    def watched(checkpoint: Checkpoint, device: str, dtype: str) -> LoadedModel:
+        model = on(checkpoint, device, dtype)
+        loaded.append(weakref.ref(model.model))
+        return model
+
+    def fail(*_: object) -> None:
+        raise error
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        try:
+            yield
+        finally:
+            alive_at_the_end.append([ref() is not None for ref in loaded])
+
+    monkeypatch.setattr(Checkpoint, "on", watched)
+    monkeypatch.setattr(row_module, "by_sequence", fail)
+    with pytest.raises(type(error)):
+        score(ModelSpec(str(make_model("llama")), dtype="bfloat16"), turn=turn)
+    assert alive_at_the_end == [[False, False]]  # the model and its reference
 
 
 def test_a_text_without_a_finite_score_is_named(make_model, monkeypatch):
