@@ -92,7 +92,7 @@ def ends_by_bytes(text: str, pieces: Sequence[bytes]) -> np.ndarray | None:
     array([0, 1, 3], dtype=int32)
     """
     encoded, written = text.encode(), b"".join(pieces)
-    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int32)
+    ends = np.cumsum(list(map(len, pieces)), dtype=np.int32)
     if written == encoded:
         return ends
     return np.maximum(ends - 1, 0) if written == b" " + encoded else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,18 +92,13 @@ def tokenize(tokenizer: Any, texts: Sequence[str], *, special_tokens: bool = Fal
     for i, text in enumerate(texts):
         text_bytes(text, f"text {i + 1}")
     rows = _cut(tokenizer, texts, special_tokens)
-    ids = [np.asarray(row, dtype=np.int32) for row in rows["input_ids"]]
-    spans = rows["offset_mapping"] if spans_hold(tokenizer) else [None] * len(ids)
-    own = token_bytes(tokenizer, np.unique(np.concatenate(ids)).tolist())
-    decoded = _decoded(tokenizer, [row.tolist() for row in ids], special_tokens)
+    ids = [np.asarray(row, dtype=np.int32) for row in rows]
+    decoded = _decoded(tokenizer, rows, special_tokens)
     special = _no_plain_text(tokenizer)
     around = _n_added(tokenizer) if special_tokens else 0
     return Tokenized(
         ids=ids,
-        byte_end=[
-            _byte_end(tokenizer, text, row.tolist(), own, text_spans)
-            for row, text, text_spans in zip(ids, texts, spans, strict=True)
-        ],
+        byte_end=_byte_ends(tokenizer, texts, rows, special_tokens),
         special_hits=np.array([max(np.isin(row, special).sum() - around, 0) for row in ids]),
         lossy=float(
             np.mean([out not in (text, " " + text) for out, text in zip(decoded, texts, strict=True)])
@@ -197,7 +192,7 @@ def _counts(length: int) -> np.ndarray:
     return scored
 
 
-def _cut(tokenizer: Any, texts: Sequence[str], special_tokens: bool) -> Any:  # noqa: ANN401
+def _cut(tokenizer: Any, texts: Sequence[str], special_tokens: bool) -> list[list[int]]:  # noqa: ANN401
     """Call the tokenizer; where it fails, say on which text."""
     name = tokenizer.name_or_path or type(tokenizer).__name__
     if dropout := getattr(
@@ -205,7 +200,7 @@ def _cut(tokenizer: Any, texts: Sequence[str], special_tokens: bool) -> Any:  # 
     ):
         raise InputError(f"{name}: the tokenizer cuts at random (dropout {dropout}); set it to null")
     try:
-        rows = _call(tokenizer, texts, special_tokens)
+        rows: list[list[int]] = _call(tokenizer, texts, special_tokens)["input_ids"]
     except Exception as error:  # back ends fail in their own ways
         if len(texts) == 1:
             raise InputError(f"text 1 ({texts[0][:40]!r}) cannot be cut by {name}: {error}") from error
@@ -217,14 +212,14 @@ def _cut(tokenizer: Any, texts: Sequence[str], special_tokens: bool) -> Any:  # 
                     f"text {i + 1} ({text[:40]!r}) cannot be cut by {name}: {reason}"
                 ) from reason
         raise
-    for i, row in enumerate(rows["input_ids"]):
+    for i, row in enumerate(rows):
         if not row or None in row:
             what = "no tokens" if not row else "tokens without an id"
             raise InputError(f"text {i + 1} ({texts[i][:40]!r}) has {what} for {name}; remove it")
     return rows
 
 
-def _call(tokenizer: Any, texts: Sequence[str], special_tokens: bool) -> Any:  # noqa: ANN401
+def _call(tokenizer: Any, texts: Sequence[str], special_tokens: bool, *, spans: bool = False) -> Any:  # noqa: ANN401
     options: dict[str, Any] = {
         "add_special_tokens": special_tokens,
         "padding": False,
@@ -233,7 +228,7 @@ def _call(tokenizer: Any, texts: Sequence[str], special_tokens: bool) -> Any:  #
         "return_token_type_ids": False,
         "verbose": False,
     }
-    if getattr(tokenizer, "is_fast", False):
+    if spans:
         options["return_offsets_mapping"] = True
     if special_tokens:
         return tokenizer(list(texts), **options)
@@ -255,18 +250,25 @@ def _decoded(tokenizer: Any, rows: list[list[int]], skip_special_tokens: bool) -
     return [tokenizer.decode(row, **options) for row in rows]
 
 
-def _byte_end(
+def _byte_ends(
     tokenizer: Any,  # noqa: ANN401
-    text: str,
-    ids: list[int],
-    own: Mapping[int, bytes],
-    spans: Sequence[tuple[int, int]] | None,
-) -> np.ndarray:
-    pieces = [own[i] for i in ids]
-    ends = ends_by_bytes(text, pieces)
-    if ends is None and spans is not None:
-        ends = ends_by_spans(text, pieces, spans)
-    return ends_by_decoding(tokenizer, text, ids) if ends is None else ends
+    texts: Sequence[str],
+    rows: Sequence[list[int]],
+    special_tokens: bool,
+) -> list[np.ndarray]:
+    """Find where tokens end: from their own bytes; if those are not the text's, from spans or by decoding."""
+    own = token_bytes(tokenizer, sorted(set().union(*rows)))
+    pieces = [list(map(own.__getitem__, row)) for row in rows]
+    ends = [ends_by_bytes(text, of_text) for text, of_text in zip(texts, pieces, strict=True)]
+    odd = [i for i, found in enumerate(ends) if found is None]
+    if odd and spans_hold(tokenizer):
+        spans = _call(tokenizer, [texts[i] for i in odd], special_tokens, spans=True)["offset_mapping"]
+        for i, of_text in zip(odd, spans, strict=True):
+            ends[i] = ends_by_spans(texts[i], pieces[i], of_text)
+    return [
+        ends_by_decoding(tokenizer, text, row) if found is None else found
+        for text, row, found in zip(texts, rows, ends, strict=True)
+    ]
 
 
 def _n_added(tokenizer: Any) -> int:  # noqa: ANN401
