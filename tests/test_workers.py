@@ -401,8 +401,20 @@ def test_rows_too_large_for_a_gpu_come_last_spread_over_all(store, specs, monkey
     small = ["llama 0", "gpt2 0"], ["cuda:0", "cuda:1"]
     assert calls == [small, (["llama 1"], ["gpus"])]
     calls.clear()
-    score_models_in_processes(store, specs, devices=["cuda:0"], spread=False)
+    score_models_in_processes(store, specs, devices=["cuda:0"], spread=False, all_gpus=True)
     assert calls == [(["llama 0", "gpt2 0"], ["cuda:0"])]
+
+
+def test_a_large_model_is_spread_over_no_gpu_that_was_left_out(store, specs, monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr("lmmap.scoring.devices.memory_of", lambda _: 1)
+    monkeypatch.setattr("lmmap.scoring.devices.fits_on", lambda *_: False)
+    monkeypatch.setattr(
+        "lmmap.scoring.workers.Crew.score", lambda _, specs, devices: calls.append((len(specs), devices))
+    )
+    score_models_in_processes(store, specs, devices=["cuda:1"])
+    assert calls == [(3, ["cuda:1"])]
 
 
 def test_values_of_groups_are_those_of_batches(store):
