@@ -17,6 +17,15 @@ Lock = FileLock
 BATCHES_IN_A_GROUP = 8
 
 
+def acquired(lock: Lock) -> bool:
+    """Take a lock without waiting, and tell whether it was free."""
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    return True
+
+
 class RowAtWork:
     """A row that is not finished.
 
@@ -84,25 +93,20 @@ class Parts:
     def claim(self, group: int) -> Lock | None:
         """Hold a group while it is scored; None if another process does."""
         lock = FileLock(self.folder / f".{group:06d}.lock")
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            return None
-        return lock
+        return lock if acquired(lock) else None
 
     @contextmanager
     def help(self, hardware: str) -> Iterator[bool]:
         """Be the one process of a device that helps; yields False if there is another."""
         lock = FileLock(self.folder / f".helper-{hardware}.lock")
         try:
-            lock.acquire(blocking=False)
-        except (Timeout, FileNotFoundError):  # held, or the row is finished and its parts are gone
-            yield False
-            return
+            mine = acquired(lock)
+        except FileNotFoundError:  # the row is finished and its parts are gone
+            mine = False
         try:
-            yield True
+            yield mine
         finally:
-            lock.release()
+            lock.release()  # nothing happens if it is not held
 
     def is_done(self, group: int) -> bool:
         """Whether a group is complete."""

@@ -31,13 +31,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from lmmap.errors import InputError, closest
 from lmmap.files import read_json, write_json
 from lmmap.loglik import LogLikelihoods
 from lmmap.models import ModelSpec, check_names, slug
-from lmmap.parts import RowAtWork
+from lmmap.parts import RowAtWork, acquired
 from lmmap.tables import ragged, unragged, write_table
 from lmmap.text_files import read_texts
 from lmmap.texts import TextSet
@@ -191,15 +191,11 @@ class Store:
     def claim(self, row_id: str) -> Iterator[bool]:
         """Hold a row while it is scored; yields False if another process holds it."""
         lock = self.lock(row_id)
+        mine = acquired(lock)
         try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
+            yield mine
         finally:
-            lock.release()
+            lock.release()  # nothing happens if it is not held
 
     def lock(self, name: str) -> FileLock:
         """Give the lock of a row, or of a device; the system frees it when its holder dies."""

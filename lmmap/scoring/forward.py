@@ -279,9 +279,7 @@ class LoadedModel:
                 hidden = self.hidden(self._probe)[0]
                 n = len(hidden)
                 order = torch.arange(self._rows_at_once, device=hidden.device) * 3 % n
-                got = self.logits(hidden[order])[:n].log_softmax(-1)
-                want = _single(expected)[order[:n]].log_softmax(-1)
-                error = float((got - want).abs().masked_fill(got == want, 0).max())
+                error = _apart(self.logits(hidden[order])[:n], _single(expected)[order[:n]])
             except DEVICE_ERRORS:
                 raise
             except Exception as reason:  # any architecture may object to a stubbed decoder in its own way
@@ -303,9 +301,7 @@ class LoadedModel:
             self._fused = Fused(self.model)
         try:
             with torch.inference_mode():
-                got = self.logits(self.hidden(self._probe)[0]).log_softmax(-1)
-            want = _single(expected).log_softmax(-1)
-            error = float((got - want).abs().masked_fill(got == want, 0).max())
+                error = _apart(self.logits(self.hidden(self._probe)[0]), _single(expected))
         except DEVICE_ERRORS:
             raise
         except Exception:  # whatever a model does with its parts, it has its own
@@ -346,6 +342,12 @@ def _log_prob(logits: Tensor, targets: Tensor) -> Tensor:
         with torch.cuda.device(logits.device):
             return log_prob(logits, targets)
     return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=1)
+
+
+def _apart(got: Tensor, want: Tensor) -> float:
+    """Largest difference of a log-probability, of logits that may be minus infinity."""
+    got, want = got.log_softmax(-1), want.log_softmax(-1)
+    return float((got - want).abs().masked_fill(got == want, 0).max())
 
 
 def _single(logits: Tensor) -> Tensor:

@@ -122,7 +122,9 @@ def log_likelihoods_of(
     wanted = set(places.tolist())
     chosen = [e for e in sequences if e.text in wanted]
     batches = plan_batches([len(e.ids) - 1 for e in chosen], token_budget, equal_above=equal_above)
-    totals = totals_of(chosen, token_log_probs(model, chosen, batches), places)
+    totals = np.zeros(len(places))
+    for e, values in zip(chosen, token_log_probs(model, chosen, batches), strict=True):
+        totals[np.searchsorted(places, e.text)] += values.sum(dtype=np.float64)
     if not np.isfinite(totals).all():
         first = int(places[~np.isfinite(totals)][0])
         raise PrecisionError(f"{model.spec.name}: text {first + 1} has no finite score in {model.precision}")
@@ -171,33 +173,6 @@ def measure_noise(
         n_texts=len(places),
         bitwise=bool(first[0] == again[0]),
     )
-
-
-def totals_of(
-    sequences: Sequence[Encoded], log_probs: Sequence[np.ndarray], places: np.ndarray
-) -> np.ndarray:
-    """Add the log-probabilities of chosen texts up.
-
-    Parameters
-    ----------
-    sequences : sequence of Encoded
-        Windows of any texts.
-    log_probs : sequence of float32 arrays
-        Of each sequence.
-    places : (n,) int array
-        Which texts, ascending.
-
-    Returns
-    -------
-    (n,) float64 array
-        Nats per text.
-    """
-    totals = np.zeros(len(places))
-    at = {int(text): i for i, text in enumerate(places)}
-    for sequence, values in zip(sequences, log_probs, strict=True):
-        if sequence.text in at:
-            totals[at[sequence.text]] += values.sum(dtype=np.float64)
-    return totals
 
 
 def variance(differences: np.ndarray) -> float:

@@ -188,10 +188,11 @@ class _Attempt:
     def _find_reference(self, job: Job, places: np.ndarray) -> None:
         """Score the chosen texts in float32; the row stands without it, and says so."""
         for _ in range(2):  # memory may be short for a moment only
-            with suppress(torch.OutOfMemoryError), suppress(InputError), nothing_left():
-                exact = self.checkpoint.on(self.device, "float32")
-                plan = other_plan(job.provenance)
-                self.reference = log_likelihoods_of(exact, job.sequences, places, **plan)
+            with suppress(torch.OutOfMemoryError):
+                with suppress(InputError), nothing_left():
+                    exact = self.checkpoint.on(self.device, "float32")
+                    plan = other_plan(job.provenance)
+                    self.reference = log_likelihoods_of(exact, job.sequences, places, **plan)
                 return
 
     def _try(self, model: LoadedModel, job: Job, places: np.ndarray) -> None:
