@@ -8,9 +8,19 @@ from pathlib import Path
 
 import pytest
 from tiny import save_model
-from transformers import AutoModelForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from lmmap.models import ModelSpec
 from lmmap.scoring.functions import plain_functions, replaced
+from lmmap.scoring.load import load_model
 
 STAND_INS = {
     "mamba": {"causal_conv1d_fn", "mamba_inner_fn", "mamba_selective_scan"},
@@ -77,3 +87,38 @@ def test_float32_scores_do_not_move_with_an_installed_package_and_sixteen_bits_d
     )
     assert beside[0] == plain[0]
     assert beside[1] != plain[1]
+
+
+class TheirConfig(GPTNeoXConfig):
+    model_type = "llama"
+
+
+class TheirModel(GPTNeoXForCausalLM):
+    config_class = TheirConfig
+
+
+def test_a_type_that_a_package_has_taken_over_is_loaded_with_transformers_own_code(tmp_path, monkeypatch):
+    folder = save_model(tmp_path, "llama")
+    own = type(load_model(ModelSpec(str(folder))).model)
+    monkeypatch.setattr(CONFIG_MAPPING, "_extra_content", {})
+    AutoConfig.register("llama", TheirConfig, exist_ok=True)
+    AutoModelForCausalLM.register(TheirConfig, TheirModel)
+    assert type(AutoConfig.from_pretrained(folder)) is TheirConfig
+    assert type(load_model(ModelSpec(str(folder))).model) is own
+    assert type(AutoConfig.from_pretrained(folder)) is TheirConfig
+
+
+def test_a_type_that_only_a_package_knows_is_still_its_own(tmp_path, monkeypatch):
+    class NewConfig(LlamaConfig):
+        model_type = "their-own"
+
+    class NewModel(LlamaForCausalLM):
+        config_class = NewConfig
+
+    monkeypatch.setattr(CONFIG_MAPPING, "_extra_content", {})
+    AutoConfig.register("their-own", NewConfig)
+    AutoModelForCausalLM.register(NewConfig, NewModel)
+    folder = save_model(tmp_path, "llama")
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"model_type": "llama"', '"model_type": "their-own"'))
+    assert type(load_model(ModelSpec(str(folder))).model) is NewModel

@@ -18,6 +18,7 @@ from lmmap.models import ModelSpec
 from lmmap.scoring.adapter import with_adapter
 from lmmap.scoring.causal import refusal
 from lmmap.scoring.forward import HALF, LoadedModel
+from lmmap.scoring.functions import own_types
 from lmmap.scoring.source import commit, stored_dtype, where
 from lmmap.scoring.surroundings import DEVICE_ERRORS
 
@@ -56,7 +57,7 @@ class Checkpoint:
         self._source, self._options = where(spec)
         self._options["trust_remote_code"] = spec.trust_remote_code
         self._whole: Any = None
-        with _quiet(), _named_after(spec):
+        with _quiet(), own_types(), _named_after(spec):
             config = AutoConfig.from_pretrained(self._source, **self._options)
             reason = refusal(config)
             if reason is not None:
@@ -96,7 +97,7 @@ class Checkpoint:
         if self._whole is not None and device != SPREAD:
             model = copied(self._whole, place, kind)
         else:
-            with _quiet(), _named_after(self.spec):
+            with _quiet(), own_types(), _named_after(self.spec):
                 model = self._read(device, kind)
             if not hasattr(model, "hf_device_map"):
                 model = model.to(place)
