@@ -1,4 +1,4 @@
-"""Fused kernels do what the plain operations do, rounded once; without a GPU, by Triton's interpreter."""
+"""Fused kernels round where the plain operations round; without a GPU, by Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ pytest.importorskip("triton")
 from lmmap.scoring import fused, kernels
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DTYPES = [torch.float16, torch.bfloat16][: 1 + torch.cuda.is_available()]  # the interpreter cuts bfloat16 off
 
 
 def drawn(*shape: int, dtype: torch.dtype = torch.float16) -> torch.Tensor:
@@ -23,10 +24,11 @@ def drawn(*shape: int, dtype: torch.dtype = torch.float16) -> torch.Tensor:
     return values.to(DEVICE, dtype)
 
 
-def assert_rounded_once(got: torch.Tensor, exact: torch.Tensor) -> None:
-    """Half a unit in the last place, and float32's own rounding on the way."""
-    assert got.dtype == torch.float16
-    assert torch.all((got.double() - exact).abs() <= exact.abs() * (2**-11 + 2**-20) + 2**-24)
+def assert_same_bits(got: torch.Tensor, plain: torch.Tensor) -> None:
+    """All but a few are equal: a float32 number that lies between two neighbours may round to either."""
+    assert got.dtype == plain.dtype
+    assert (got != plain).double().mean() <= 0.01
+    assert torch.all((got.double() - plain.double()).abs() <= plain.double().abs() * 2**-9 + 2**-24)
 
 
 @pytest.mark.parametrize("n_columns", [1, 7, 8192, 9000, 20000])
@@ -53,38 +55,46 @@ def test_a_logit_that_is_no_number_gives_none(value):
     assert finite.tolist() == [True, False, True]
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rounds_first", [True, False])
 @pytest.mark.parametrize("offset", [0.0, 1.0])
 @pytest.mark.parametrize("n_columns", [1, 72, 576, 5000])
-def test_a_norm_is_rounded_once(n_columns, offset):
-    x, weight = drawn(3, 2, n_columns), drawn(n_columns)
-    wide = x.double()
-    exact = wide * (wide.square().mean(-1, keepdim=True) + 1e-5).rsqrt() * (weight.double() + offset)
-    assert_rounded_once(kernels.rms_norm(x, weight, 1e-5, offset), exact)
+def test_a_norm_rounds_as_the_plain_one(n_columns, offset, rounds_first, dtype):
+    x, weight = drawn(3, 2, n_columns, dtype=dtype), drawn(n_columns, dtype=dtype)
+    wide = x.float()
+    wide = wide * (wide.square().mean(-1, keepdim=True) + 1e-5).rsqrt()
+    plain = (wide.to(dtype).float() if rounds_first else wide) * (weight.float() + offset)
+    assert_same_bits(kernels.rms_norm(x, weight, 1e-5, offset, rounds_first), plain.to(dtype))
 
 
 def test_rows_may_lie_across():
     x, weight = drawn(64, 5).t()[None], drawn(64)
     assert x.stride(-1) != 1
     assert torch.equal(
-        kernels.rms_norm(x, weight, 1e-5, 0.0), kernels.rms_norm(x.contiguous(), weight, 1e-5, 0.0)
+        kernels.rms_norm(x, weight, 1e-5, 0.0, True),
+        kernels.rms_norm(x.contiguous(), weight, 1e-5, 0.0, True),
     )
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("activation", fused.ACTIVATIONS)
-def test_a_gate_is_rounded_once(activation):
-    gate, up = 3 * drawn(3, 5000), drawn(5000, 3).t()
-    exact = fused.ACTIVATIONS[activation](gate.double()) * up.double()
-    got = kernels.gated(gate, up, activation)
-    assert torch.all((got.double() - exact).abs() <= exact.abs() * 2**-10 + 2**-20)
+def test_a_gate_rounds_as_the_plain_operations(activation, dtype):
+    gate, up = 3 * drawn(3, 5000, dtype=dtype), drawn(5000, 3, dtype=dtype).t()
+    got, plain = kernels.gated(gate, up, activation), fused.ACTIVATIONS[activation](gate) * up
+    torch.testing.assert_close(got, plain, rtol=2**-9, atol=2**-13)
+    known = gate > -2  # further left, GELU is what is left of a difference
+    assert_same_bits(got[known], plain[known])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("size", "turning"), [(20, 20), (20, 12), (64, 16), (6, 2)])
-def test_a_rotary_embedding_is_that_of_transformers_in_float64(size, turning):
-    q, k, _ = drawn(2, 6, 3, 3 * size).transpose(1, 2).chunk(3, -1)  # views of one projection, as in GPT-NeoX
-    cos, sin = drawn(1, 6, turning), drawn(2, 6, turning)
-    exact = modeling_gpt_neox.apply_rotary_pos_emb(q.double(), k.double(), cos.double(), sin.double())
-    for got, want in zip(kernels.rotary(q, k, cos, sin), exact, strict=True):
-        assert torch.all((got.double() - want).abs() <= 2**-10 * want.abs().clamp(min=1))
+def test_a_rotary_embedding_is_that_of_transformers_to_the_bit(size, turning, dtype):
+    x = drawn(2, 6, 3, 3 * size, dtype=dtype)
+    q, k, _ = x.transpose(1, 2).chunk(3, -1)  # views of one projection, as in GPT-NeoX
+    cos, sin = drawn(1, 6, turning, dtype=dtype), drawn(2, 6, turning, dtype=dtype)
+    plain = modeling_gpt_neox.apply_rotary_pos_emb(q, k, cos, sin)
+    for got, want in zip(kernels.rotary(q, k, cos, sin), plain, strict=True):
+        assert torch.equal(got, want)
 
 
 PARTS = {
@@ -113,7 +123,7 @@ def log_probs(model) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("kind", PARTS)
-def test_a_model_with_fused_parts_is_as_exact_as_with_its_own(kind, tmp_path):
+def test_a_model_with_fused_parts_gives_the_scores_of_its_own(kind, tmp_path):
     exact = log_probs(load(kind, tmp_path / kind, torch.float64))
     model = load(kind, tmp_path / kind, torch.float16)
     plain = log_probs(model)
@@ -121,7 +131,7 @@ def test_a_model_with_fused_parts_is_as_exact_as_with_its_own(kind, tmp_path):
     assert parts.parts == PARTS[kind]
     with parts.running():
         got = log_probs(model)
-    assert (got - exact).std() <= 1.2 * (plain - exact).std()
+    assert (got - plain).std() <= 0.5 * (plain - exact).std()
     parts.undo()
     assert torch.equal(log_probs(model), plain)
 

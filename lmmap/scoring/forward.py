@@ -127,7 +127,7 @@ class LoadedModel:
         ids = put(ids, self.device)
         for now, settled in self._state:
             now.update(settled)
-        with tensor_cores(self.precision == "tf32"), self._running():
+        with self._running():
             if self.head == "forward":
                 return torch.cat([self._forward(row[None]) for row in ids])
             hidden: Tensor = self._stub.hidden(lambda: self._forward(ids))
@@ -148,7 +148,7 @@ class LoadedModel:
         """
         if self.head == "forward":
             return _single(hidden)
-        with self._stub.replaced(hidden[None]), tensor_cores(self.precision == "tf32"), self._running():
+        with self._stub.replaced(hidden[None]), self._running():
             placeholder = torch.zeros((1, hidden.shape[0]), dtype=torch.int64, device=self.device)
             return _single(self._forward(placeholder)[0])
 
@@ -230,8 +230,9 @@ class LoadedModel:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """Run fused parts in 16 bits, elsewhere nothing but the model's own code."""
-        with self._here(), self._fused.running() if self._fused else replaced(self._plain):
+        """Run fused parts in 16 bits and the model's own code elsewhere, products in the row's precision."""
+        parts = self._fused.running() if self._fused else replaced(self._plain)
+        with self._here(), tensor_cores(self.precision == "tf32"), parts:
             yield
 
     def _here(self) -> AbstractContextManager[Any]:
@@ -287,8 +288,9 @@ class LoadedModel:
             finally:
                 self.head = "forward"
         largest = float(expected.abs().nan_to_num(posinf=0.0).max())
-        rounding = 8 * torch.finfo(self.dtype).eps * largest
-        if not error <= max(rounding, HEAD_TOLERANCE.get(self.dtype, 0.1)):
+        rounds_as = torch.float16 if self.precision == "tf32" else self.dtype  # as long a mantissa
+        rounding = 8 * torch.finfo(rounds_as).eps * largest
+        if not error <= max(rounding, HEAD_TOLERANCE.get(rounds_as, 0.1)):
             raise NoStubError
 
     @property

@@ -1,4 +1,7 @@
-"""Kernels for what moves memory between a model's matrix products: one pass each, float32 inside (Triton)."""
+"""Kernels for what moves memory between a model's matrix products: one pass each, float32 inside (Triton).
+
+They round where the plain code rounds, so that what they replace does not move a model's scores.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ def log_prob(logits: Tensor, targets: Tensor) -> Tensor:
     return out
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float, rounds_first: bool) -> Tensor:
     """Divide rows by their root mean square and scale them: ``x / rms(x) * (offset + weight)``.
 
     Parameters
@@ -49,11 +52,13 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
         Added to the mean square.
     offset : float
         0, or 1 where weights are kept less one.
+    rounds_first : bool
+        Whether ``x / rms(x)`` is rounded to the precision of ``x`` before it is scaled.
 
     Returns
     -------
     (..., H) tensor
-        In the precision of ``x``, rounded once.
+        In the precision of ``x``.
     """
     rows = x.reshape(-1, x.shape[-1]).contiguous()
     out = torch.empty_like(rows)
@@ -62,13 +67,23 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float, offset: float) -> Tensor:
     at_once = max(1, ELEMENTS // block)
     grid = (triton.cdiv(n_rows, at_once),)
     _rms_norm[grid](
-        rows, weight, out, rows.stride(0), n_rows, n_columns, eps, offset, ROWS=at_once, BLOCK=block
+        rows,
+        weight,
+        out,
+        rows.stride(0),
+        n_rows,
+        n_columns,
+        eps,
+        offset,
+        FIRST=rounds_first,
+        ROWS=at_once,
+        BLOCK=block,
     )
     return out.view(x.shape)
 
 
 def gated(gate: Tensor, up: Tensor, activation: str) -> Tensor:
-    """Multiply by an activated gate: ``f(gate) * up``.
+    """Multiply by an activated gate: ``f(gate) * up``, ``f(gate)`` rounded first.
 
     Parameters
     ----------
@@ -80,7 +95,7 @@ def gated(gate: Tensor, up: Tensor, activation: str) -> Tensor:
     Returns
     -------
     tensor
-        Of the same shape and precision, rounded once.
+        Of the same shape and precision.
     """
     gate, up = gate.contiguous(), up.contiguous()
     out = torch.empty_like(gate)
@@ -90,7 +105,7 @@ def gated(gate: Tensor, up: Tensor, activation: str) -> Tensor:
 
 
 def rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn queries and keys by their position; what lies behind the turning dimensions is copied.
+    """Turn queries and keys by their position, rounding products first; dimensions behind are copied.
 
     Parameters
     ----------
@@ -151,6 +166,7 @@ def _rms_norm(
     n_columns,
     eps,
     offset,
+    FIRST: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -160,7 +176,10 @@ def _rms_norm(
     values = tl.load(x + rows[:, None] * stride + columns[None, :], mask=there, other=0.0).to(tl.float32)
     scale = tl.load(weight + columns, mask=columns < n_columns, other=0.0).to(tl.float32) + offset
     factor = tl.rsqrt(tl.sum(values * values, axis=1) / n_columns + eps)
-    result = values * factor[:, None] * scale[None, :]
+    values = values * factor[:, None]
+    if FIRST:
+        values = values.to(out.dtype.element_ty).to(tl.float32)
+    result = values * scale[None, :]
     tl.store(out + rows[:, None] * n_columns + columns[None, :], result.to(out.dtype.element_ty), mask=there)
 
 
@@ -176,7 +195,8 @@ def _gated(gate, up, out, n, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
     else:
         inner = 0.7978845608028654 * (x + 0.044715 * x * x * x)
         x = x * tl.sigmoid(2.0 * inner)
-    tl.store(out + at, (x * y).to(out.dtype.element_ty), mask=at < n)
+    kind = out.dtype.element_ty
+    tl.store(out + at, (x.to(kind).to(tl.float32) * y).to(kind), mask=at < n)
 
 
 @triton.jit
@@ -203,8 +223,10 @@ def _rotary(
     left = tl.load(x + columns, mask=there, other=0.0).to(tl.float32)
     right = tl.load(x + half + columns, mask=there, other=0.0).to(tl.float32)
     kind = out.dtype.element_ty
-    tl.store(out + columns, (left * cos_left - right * sin_left).to(kind), mask=there)
-    tl.store(out + half + columns, (right * cos_right + left * sin_right).to(kind), mask=there)
+    new_left = (left * cos_left).to(kind).to(tl.float32) - (right * sin_left).to(kind).to(tl.float32)
+    new_right = (right * cos_right).to(kind).to(tl.float32) + (left * sin_right).to(kind).to(tl.float32)
+    tl.store(out + columns, new_left.to(kind), mask=there)
+    tl.store(out + half + columns, new_right.to(kind), mask=there)
     if REST:
         behind = tl.arange(0, REST)[None, :]
         kept = (heads < n_heads) & (behind < rest)
