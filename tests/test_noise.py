@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -22,6 +22,7 @@ from lmmap.scoring.noise import log_likelihoods_of, noise_places
 from lmmap.scoring.row import score_row
 from lmmap.scoring.score import score_texts
 from lmmap.scoring.sweep import score_models
+from lmmap.scoring.turns import Turns
 from lmmap.store import Store
 from lmmap.texts import text_set
 
@@ -264,17 +265,18 @@ def test_a_turn_ends_with_nothing_on_the_device_whatever_ends_it(error, make_mod
     def fail(*_: object) -> None:
         raise error
 
-    @contextmanager
-    def turn() -> Iterator[None]:
-        try:
-            yield
-        finally:
-            alive_at_the_end.append([ref() is not None for ref in loaded])
+    class Watched(Turns):
+        @contextmanager
+        def place(self, n_parameters: int | None) -> Iterator[bool]:
+            try:
+                yield n_parameters is None
+            finally:
+                alive_at_the_end.append([ref() is not None for ref in loaded])
 
     monkeypatch.setattr(Checkpoint, "on", watched)
     monkeypatch.setattr(row_module, "by_sequence", fail)
     with pytest.raises(type(error)):
-        score(ModelSpec(str(make_model("llama")), dtype="bfloat16"), turn=turn)
+        score(ModelSpec(str(make_model("llama")), dtype="bfloat16"), turns=Watched())
     assert alive_at_the_end == [[False, False]]  # the model and its reference
 
 
@@ -306,6 +308,28 @@ def test_out_of_memory_costs_batches_and_nothing_else(make_model, monkeypatch):
     monkeypatch.setattr(LoadedModel, "hidden", lambda self, ids: little_memory(self, ids.repeat(99, 9)))
     with pytest.raises(torch.OutOfMemoryError):
         score(ModelSpec(folder))
+
+
+@pytest.mark.parametrize("fails", ["score", "reference"])
+def test_out_of_memory_beside_other_models_changes_nothing_of_the_row(fails, make_model, monkeypatch):
+    spec = ModelSpec(str(make_model("llama")), dtype="bfloat16")
+    expected, sizes, on = score(spec), [], Checkpoint.on
+
+    class Beside(Turns):
+        def place(self, n_parameters: int | None) -> AbstractContextManager[bool]:
+            sizes.append(n_parameters)
+            return nullcontext(n_parameters is not None)
+
+    def crowded(checkpoint: Checkpoint, device: str, dtype: str) -> LoadedModel:
+        if len(sizes) == 1 and dtype == ("float32" if fails == "reference" else "bfloat16"):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return on(checkpoint, device, dtype)
+
+    monkeypatch.setattr(Checkpoint, "on", crowded)
+    row = score(spec, turns=Beside())
+    assert sizes == [Checkpoint(spec, "bfloat16").n_parameters, None]
+    assert row.provenance == expected.provenance
+    np.testing.assert_array_equal(row.log_likelihood, expected.log_likelihood)
 
 
 def test_without_room_for_float32_the_noise_is_not_known_and_this_is_told(make_model, monkeypatch):

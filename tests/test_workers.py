@@ -18,16 +18,17 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from filelock import Timeout
 
 from lmmap.cli import main
 from lmmap.errors import InputError
 from lmmap.models import ModelSpec
-from lmmap.scoring import devices, shared, sweep
+from lmmap.parts import acquired
+from lmmap.scoring import devices, shared, sweep, turns
 from lmmap.scoring.devices import find_devices, fits_on
 from lmmap.scoring.progress import Progress
 from lmmap.scoring.ranks import join_launch
 from lmmap.scoring.sweep import MemoryKept, Sweep, score_models
+from lmmap.scoring.turns import Turns
 from lmmap.scoring.workers import WorkerError, score_models_in_processes
 from lmmap.store import Store
 from lmmap.texts import text_set
@@ -225,7 +226,7 @@ def helper_of(store: Store, specs: list[ModelSpec], monkeypatch: pytest.MonkeyPa
     """A process elsewhere, as far as the folder can tell."""
     monkeypatch.setattr("lmmap.scoring.sweep.name_of", lambda device: device)
     helper = Sweep(store, specs, "cpu:0", "launch", lambda _: None, {})
-    helper.turn, helper.policies = devices.nullcontext, {"prefix": "auto", "long_texts": "window"}
+    helper.turns, helper.policies = Turns(), {"prefix": "auto", "long_texts": "window"}
     return helper
 
 
@@ -368,24 +369,59 @@ def test_a_model_fits_if_its_files_leave_room_on_the_device(specs, make_model, m
     assert fits_on(ModelSpec("nobody/has-this"), "cuda:0"), "not known"
 
 
-def test_processes_of_one_gpu_take_turns_and_one_that_spreads_a_model_takes_all(store, monkeypatch):
+@pytest.fixture
+def two_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(devices, "name_of", lambda device: device.replace(":", "-"))
+    monkeypatch.setattr(turns, "name_of", lambda device: device.replace(":", "-"))
+    monkeypatch.setattr(turns, "memory_of", lambda _: 80 * 2**30)
 
-    def is_free(device: str) -> bool:
-        try:
-            store.lock(device).acquire(blocking=False).lock.release()
-        except Timeout:
-            return False
-        return True
 
-    held = {}
-    for device in ("cuda:1", "gpus", "cpu"):
-        with devices.turns_on(store, device)():
-            held[device] = [is_free("cuda-0"), is_free("cuda-1")]
-        assert is_free("cuda-0")
-        assert is_free("cuda-1")
-    assert held == {"cuda:1": [True, False], "gpus": [False, False], "cpu": [True, True]}
+def free_locks(store: Store, gpu: str) -> tuple[int, bool]:
+    """How many places are free on a GPU, and whether nobody scores there."""
+
+    def is_free(name: str) -> bool:
+        lock = store.lock(name)
+        free = acquired(lock)
+        lock.release()
+        return free
+
+    return sum(is_free(f"{gpu}-{place}") for place in range(turns.PLACES)), is_free(gpu)
+
+
+SMALL, LARGE = 10**8, 10**10
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_small_models_share_a_gpu_and_one_of_them_is_scored(store):
+    on_gpu, beside = (turns.turns_on(store, "cuda:1") for _ in range(2))
+    with on_gpu.place(SMALL) as is_shared, beside.place(SMALL) as is_beside:
+        assert is_shared
+        assert is_beside
+        assert free_locks(store, "cuda-1") == (turns.PLACES - 2, True)
+        with on_gpu.score():
+            assert free_locks(store, "cuda-1") == (turns.PLACES - 2, False)
+        assert free_locks(store, "cuda-0") == (turns.PLACES, True)
+    assert free_locks(store, "cuda-1") == (turns.PLACES, True)
+
+
+@pytest.mark.parametrize("size", [LARGE, None])
+@pytest.mark.usefixtures("two_gpus")
+def test_a_large_model_or_one_of_unknown_size_is_alone_on_its_gpu(size, store):
+    with turns.turns_on(store, "cuda:1").place(size) as is_shared:
+        assert not is_shared
+        assert free_locks(store, "cuda-1") == (0, True)
+        assert free_locks(store, "cuda-0") == (turns.PLACES, True)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_model_that_is_spread_has_all_gpus(store):
+    spread = turns.turns_on(store, "gpus")
+    with spread.place(SMALL) as is_shared, spread.score():
+        assert not is_shared
+        assert [free_locks(store, gpu) for gpu in ("cuda-0", "cuda-1")] == [(0, False)] * 2
+    with turns.turns_on(store, "cpu").place(LARGE) as is_shared:
+        assert not is_shared
+        assert [free_locks(store, gpu) for gpu in ("cuda-0", "cuda-1")] == [(turns.PLACES, True)] * 2
 
 
 def test_rows_too_large_for_a_gpu_come_last_spread_over_all(store, specs, monkeypatch):

@@ -1,22 +1,18 @@
-"""Devices: which there are, which were asked for, what fits on them, and taking turns on one."""
+"""Devices: which there are, which were asked for, and what fits on them."""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from lmmap.errors import InputError
 from lmmap.models import PICKLES, WEIGHTS, ModelSpec
 from lmmap.scoring.load import SPREAD
-from lmmap.store import Store
 
-SECONDS_BETWEEN_LOOKS = 0.01
 SHARE_FOR_WEIGHTS = 0.9  # of a device's memory; the rest is for what a batch needs
 
 
@@ -161,36 +157,6 @@ def name_of(device: str) -> str:
     if kind_of(device) == "cuda":
         return f"gpu-{torch.cuda.get_device_properties(device).uuid}"
     return f"{socket.gethostname()}-{os.getpid()}"
-
-
-def turns_on(store: Store, device: str) -> Callable[[], AbstractContextManager[Any]]:
-    """Let processes that share a GPU compute in turns, so that one reads and writes while the other computes.
-
-    Parameters
-    ----------
-    store : Store
-        Whose folder holds the locks.
-    device : str
-        The device.
-
-    Returns
-    -------
-    callable
-        Gives a context in which the device is this process's alone.
-    """
-    if kind_of(device) not in ("cuda", SPREAD):
-        return nullcontext
-    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if device == SPREAD else [device]
-    names = sorted(map(name_of, gpus))  # always in one order: who waits for the last one holds the others
-
-    @contextmanager
-    def turn() -> Iterator[None]:
-        with ExitStack() as stack:
-            for name in names:
-                stack.enter_context(store.lock(name).acquire(poll_interval=SECONDS_BETWEEN_LOOKS))
-            yield
-
-    return turn
 
 
 def _by_gpus(gpus: str) -> list[str]:

@@ -69,6 +69,11 @@ class Checkpoint:
                 rounds = kept in HALF and rounded_buffers(config, kept)
                 self._whole = self._read("cpu", torch.float32 if rounds else kept)
 
+    @property
+    def n_parameters(self) -> int | None:
+        """How many parameters the model has, tied ones counted once; None unless it has been read."""
+        return None if self._whole is None else sum(p.numel() for p in self._whole.parameters())
+
     def on(self, device: str, dtype: str, *, fuse: bool = True) -> LoadedModel:
         """Put the model on a device.
 

@@ -7,9 +7,9 @@ import os
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from lmmap.scoring.noise import (
     variance,
 )
 from lmmap.scoring.score import finish
+from lmmap.scoring.turns import Turns
 from lmmap.store import Row
 
 MAX_ERROR_VAR = 0.1  # nats^2; the squared distance to a good 8-bit copy is 0.5 to 0.8
@@ -39,10 +40,11 @@ FINER = {
     "float16": "float32",
     "tf32": "float32",
 }  # where there is too much noise: TF32 rounds as float16 does
+OUT_OF_MEMORY = "out of memory"
 FEWEST_TOKENS = 256  # smaller batches save no memory worth the time
 
 Begin = Callable[[Job], Work]
-Turn = Callable[[], AbstractContextManager[Any]]
+T = TypeVar("T")
 
 
 def score_row(
@@ -50,7 +52,7 @@ def score_row(
     texts: Sequence[str],
     *,
     begin: Begin = EveryBatch,
-    turn: Turn = nullcontext,
+    turns: Turns | None = None,
     device: str = "cpu",
     token_budget: int | None = None,
     max_error_var: float = MAX_ERROR_VAR,
@@ -75,8 +77,8 @@ def score_row(
         N texts.
     begin : callable
         Told the `Job` before its first batch; returns the `Work` to do on it.
-    turn : callable
-        Gives a context in which the device is this process's alone; all computing happens inside.
+    turns : Turns, optional
+        On the device, where processes share it.
     device, token_budget, keep_tokens
         As `lmmap.scoring.sweep.score_models`.
     max_error_var : float
@@ -85,7 +87,7 @@ def score_row(
         The texts as tokenizers cut them, by the tokenizer's hash; added to.
     stages : dict, optional
         Takes the seconds of each stage: ``read`` and ``tokenize`` before the device is needed, ``place``,
-        ``check``, ``reference``, ``score`` and ``noise`` on it.
+        ``check``, ``reference``, ``score`` and ``noise`` on it, and ``wait`` for a turn.
     prefix, long_texts
         As `prepare`.
 
@@ -109,13 +111,19 @@ def score_row(
     with clock.counting("tokenize"):
         tokenized = _tokenized(checkpoint.tokenizer, texts, prefix, {} if cut is None else cut)
     policies = {"prefix": prefix, "long_texts": long_texts}
-    attempt = _Attempt(checkpoint, texts, tokenized, begin, device, max_error_var, clock, policies)
+    turns = turns or Turns()
+    attempt = _Attempt(checkpoint, texts, tokenized, begin, device, turns, max_error_var, clock, policies)
     tried: list[dict[str, Any]] = []
+    size = checkpoint.n_parameters
     while True:
-        with turn(), nothing_left():
+        with clock.waiting(turns.place(size)) as is_shared, nothing_left():
+            attempt.is_shared = is_shared
             outcome = attempt.made(precision, token_budget)
         if not isinstance(outcome, _Again):
             break
+        if is_shared and outcome.reason == OUT_OF_MEMORY:  # what others hold must not change the row
+            size = None
+            continue
         tried.append({"precision": precision, "token_budget": attempt.budget, "reason": outcome.reason})
         precision, token_budget = outcome.precision, outcome.token_budget
     row, noise = outcome
@@ -134,9 +142,11 @@ class _Attempt:
     tokenized: Tokenized
     begin: Begin
     device: str
+    turns: Turns
     max_error_var: float
     clock: _Clock
     policies: Mapping[str, Any]
+    is_shared: bool = False  # whether others may have models on the device
     budget: int | None = None
     reference: np.ndarray | None = None
 
@@ -153,9 +163,11 @@ class _Attempt:
                 raise
             return _Again(str(error), WIDER[precision], token_budget)
         except torch.OutOfMemoryError:
+            if self.is_shared:
+                return _Again(OUT_OF_MEMORY, precision, token_budget)
             if self.budget is None or self.budget < 2 * FEWEST_TOKENS:
                 raise
-            return _Again("out of memory", precision, self.budget // 2)
+            return _Again(OUT_OF_MEMORY, precision, self.budget // 2)
 
     def _run(self, precision: str, token_budget: int | None, *, may_promote: bool) -> tuple[Row, Noise]:
         counting = self.clock.counting
@@ -174,7 +186,7 @@ class _Attempt:
             with counting("check"):
                 self._try(model, job, places)
         work = self.begin(job)
-        with counting("score"):
+        with self.clock.waiting(self.turns.score()), counting("score"):
             for number, batch in score_batches(model, job.sequences, job.batches, work.numbers()):
                 work.keep(number, batch)
             values = by_sequence(job.sequences, job.batches, work.collect())
@@ -187,8 +199,9 @@ class _Attempt:
 
     def _find_reference(self, job: Job, places: np.ndarray) -> None:
         """Score the chosen texts in float32; the row stands without it, and says so."""
+        final = () if self.is_shared else (torch.OutOfMemoryError,)
         for _ in range(2):  # memory may be short for a moment only
-            with suppress(torch.OutOfMemoryError):
+            with suppress(*final):
                 with suppress(InputError), nothing_left():
                     exact = self.checkpoint.on(self.device, "float32")
                     plan = other_plan(job.provenance)
@@ -226,6 +239,14 @@ class _Clock:
             yield
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.monotonic() - start
+
+    @contextmanager
+    def waiting(self, turn: AbstractContextManager[T]) -> Iterator[T]:
+        """Count what it takes to enter a context."""
+        with ExitStack() as stack:
+            with self.counting("wait"):
+                given = stack.enter_context(turn)
+            yield given
 
 
 def _tokenized(tokenizer: Any, texts: Sequence[str], prefix: str, cut: dict[str, Tokenized]) -> Tokenized:  # noqa: ANN401
@@ -283,7 +304,7 @@ def nothing_left() -> Iterator[None]:
 
 
 def _told(step: Mapping[str, Any], made: Mapping[str, Any]) -> str:
-    if step["reason"] == "out of memory":
+    if step["reason"] == OUT_OF_MEMORY:
         return f"out of memory with batches of {step['token_budget']:,} tokens, scored with fewer"
     return f"scored in {made['dtype']}, for {step['precision']} would not do: {step['reason']}"
 

@@ -17,13 +17,14 @@ from lmmap.files import DISK_FULL
 from lmmap.models import ModelSpec
 from lmmap.parts import Parts
 from lmmap.scoring.batches import score_batches
-from lmmap.scoring.devices import kind_of, memory_kept, name_of, turns_on, weights_size
+from lmmap.scoring.devices import kind_of, memory_kept, name_of, weights_size
 from lmmap.scoring.encode import Tokenized, tokenizer_hash
 from lmmap.scoring.job import Job, prepare
 from lmmap.scoring.load import Checkpoint
 from lmmap.scoring.progress import Pace, Progress
 from lmmap.scoring.row import MAX_ERROR_VAR, nothing_left, score_row
 from lmmap.scoring.shared import HelpersWork, SharedWork
+from lmmap.scoring.turns import turns_on
 from lmmap.store import Store
 
 MOST_KEPT = 2**28  # bytes between models; cuBLAS keeps some
@@ -152,7 +153,7 @@ class Sweep:
 
     def run(self) -> None:
         """Take row after row, longest first; help others when none is free; end when all are settled."""
-        self.turn = turns_on(self.store, self.device)
+        self.turns = turns_on(self.store, self.device)
         self.policies = {key: self.store.scoring[key] for key in ("prefix", "long_texts")}
         on_gpu = kind_of(self.device) == "cuda"
         with torch.cuda.device(self.device) if on_gpu else nullcontext():  # where kernels of our own run
@@ -214,7 +215,7 @@ class Sweep:
                 return stack.enter_context(closing(SharedWork(job, parts, pace, self.on_progress)))
 
             row = score_row(
-                spec, self.store.texts.texts, begin=begin, turn=self.turn, device=self.device, cut=self.cut,
+                spec, self.store.texts.texts, begin=begin, turns=self.turns, device=self.device, cut=self.cut,
                 stages=stages, **self.options, **self.policies,
             )  # fmt: skip
         journal = {
@@ -271,7 +272,7 @@ class Sweep:
         progress = self._progress(spec, "helping")
         self.on_progress(progress)
         checkpoint = Checkpoint(spec, offer["dtype"])
-        with self.turn(), nothing_left():
+        with self.turns.place(checkpoint.n_parameters), nothing_left():
             self._score_offered(checkpoint, offer, parts, Pace(progress, self.n_processes))
 
     def _score_offered(
@@ -291,7 +292,8 @@ class Sweep:
         def is_wanted() -> bool:
             return not self.store.is_done(row_id) and self.store.at_work(row_id).offered().get("plan") == plan
 
-        with closing(HelpersWork(job, parts, pace, self.on_progress, is_wanted)) as work:
+        shared = HelpersWork(job, parts, pace, self.on_progress, is_wanted)
+        with closing(shared) as work, self.turns.score():
             for number, values in score_batches(model, job.sequences, job.batches, work.numbers()):
                 work.keep(number, values)
 

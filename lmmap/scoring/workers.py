@@ -24,7 +24,7 @@ from lmmap.store import Store
 
 SECONDS_BETWEEN_LOOKS = 0.2
 SECONDS_TO_END = 60.0  # to save what is finished; a batch that runs is let run
-PROCESSES_OF_A_GPU = 2  # one reads and writes while the other computes
+PROCESSES_OF_A_GPU = 3  # one scores, one prepares the next row, one reads and writes
 THREADS_BESIDE_A_GPU = 4  # whatever the number of cores: they are recorded with the row
 MOST_STILLBORN = 3  # processes of a device in a row that end before they begin
 AT_HAND = ("loading", "scoring", "helping")
@@ -49,7 +49,7 @@ def score_models_in_processes(
 ) -> dict[str, str]:
     """Score models on several devices of one machine.
 
-    A GPU is served by two processes in turns. A process that dies is replaced, and another takes its row;
+    A GPU is served by three processes in turns. A process that dies is replaced, and another takes its row;
     a row that was at hand in two deaths is recorded as failed. Models too large for one GPU are scored at
     the end, spread over all.
 

@@ -1,0 +1,138 @@
+"""Turns: which processes may have a model on a GPU that they share, and which one of them scores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from lmmap.parts import Lock, acquired
+from lmmap.scoring.devices import kind_of, memory_of, name_of
+from lmmap.scoring.load import SPREAD
+from lmmap.store import Store
+
+SECONDS_BETWEEN_LOOKS = 0.01
+PLACES = 3  # for small models on a GPU; another model takes all of them
+SHARE_OF_A_SMALL_MODEL = 1 / 8  # of a GPU's memory
+BYTES_OF_A_PARAMETER = 6  # in 16 bits, and once more in float32
+BYTES_AT_WORK = 2**31  # beside the weights
+
+
+class Turns:
+    """Everybody's turn at any time: nobody shares the device."""
+
+    def place(self, n_parameters: int | None) -> AbstractContextManager[bool]:
+        """Have a model on the device; yields whether other processes may have theirs beside it.
+
+        Parameters
+        ----------
+        n_parameters : int or None
+            Of the model; None if it is not known, or if the model shall be alone.
+        """
+        return nullcontext(False)
+
+    def score(self) -> AbstractContextManager[None]:
+        """Be the one process that scores."""
+        return nullcontext()
+
+
+class TurnsOnGPUs(Turns):
+    """Turns on one GPU, or on all GPUs that a model is spread over.
+
+    Small models share a GPU, so that one is placed and checked while another is scored. Whether a model is
+    small depends on nothing but itself and the GPU: what else is there never changes how a row is scored.
+
+    Parameters
+    ----------
+    store : Store
+        Whose folder holds the locks.
+    gpus : sequence of str
+        The GPUs.
+    """
+
+    def __init__(self, store: Store, gpus: Sequence[str]) -> None:
+        names = sorted(map(name_of, gpus))  # always in one order: who waits for the last one holds the others
+        self._places = [store.lock(f"{name}-{place}") for name in names for place in range(PLACES)]
+        self._scoring = [store.lock(name) for name in names]
+        self._memory = memory_of(gpus[0]) if len(gpus) == 1 else 0
+
+    @contextmanager
+    def place(self, n_parameters: int | None) -> Iterator[bool]:
+        """As `Turns.place`."""
+        small = n_parameters is not None and is_small(n_parameters, self._memory)
+        if small:
+            lock = _any_of(self._places)
+            try:
+                yield True
+            finally:
+                lock.release()
+        else:
+            with _all_of(self._places):
+                yield False
+
+    def score(self) -> AbstractContextManager[None]:
+        """As `Turns.score`."""
+        return _all_of(self._scoring)
+
+
+def turns_on(store: Store, device: str) -> Turns:
+    """Give the turns of processes that share a device.
+
+    Parameters
+    ----------
+    store : Store
+        Whose folder holds the locks.
+    device : str
+        The device.
+
+    Returns
+    -------
+    Turns
+        Free ones on a CPU.
+    """
+    if kind_of(device) not in ("cuda", SPREAD):
+        return Turns()
+    gpus = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if device == SPREAD else [device]
+    return TurnsOnGPUs(store, gpus)
+
+
+def is_small(n_parameters: int, memory: int) -> bool:
+    """Tell whether a model leaves room for others on a GPU.
+
+    Parameters
+    ----------
+    n_parameters : int
+        Of the model.
+    memory : int
+        Of the GPU, in bytes.
+
+    Returns
+    -------
+    bool
+        Whether `PLACES` such models fit with ease.
+
+    Examples
+    --------
+    >>> is_small(135_000_000, 24 * 2**30), is_small(8_000_000_000, 141 * 2**30)
+    (True, False)
+    """
+    return BYTES_OF_A_PARAMETER * n_parameters + BYTES_AT_WORK <= SHARE_OF_A_SMALL_MODEL * memory
+
+
+@contextmanager
+def _all_of(locks: Sequence[Lock]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for lock in locks:
+            stack.enter_context(lock.acquire(poll_interval=SECONDS_BETWEEN_LOOKS))
+        yield
+
+
+def _any_of(locks: Sequence[Lock]) -> Any:  # noqa: ANN401
+    while True:
+        for lock in locks:
+            if acquired(lock):
+                return lock
+        time.sleep(SECONDS_BETWEEN_LOOKS)
