@@ -95,6 +95,14 @@ def score_models(
     return failures(store, specs, sweep.launch)
 
 
+def load_libraries(device: str) -> None:
+    """Load what the first row needs, and set a GPU up, before there is work."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # noqa: F401 - seconds
+
+    if kind_of(device) == "cuda":
+        torch.zeros(1, device=device)
+
+
 class MemoryKept(RuntimeError):  # noqa: N818 - nothing is wrong with the row
     """A model is gone and its memory is not."""
 
@@ -155,9 +163,9 @@ class Sweep:
         """Take row after row, longest first; help others when none is free; end when all are settled."""
         self.turns = turns_on(self.store, self.device)
         self.policies = {key: self.store.scoring[key] for key in ("prefix", "long_texts")}
+        load_libraries(self.device)
         on_gpu = kind_of(self.device) == "cuda"
         with torch.cuda.device(self.device) if on_gpu else nullcontext():  # where kernels of our own run
-            torch.zeros(1, device=self.device if on_gpu else "cpu")  # sets a GPU up before the first turn
             self._run()
 
     def _run(self) -> None:

@@ -9,7 +9,8 @@ import sys
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -92,20 +93,32 @@ def score_models_in_processes(
     WorkerError
         If workers cannot even begin.
     """
-    import torch
-
-    from lmmap.scoring.devices import check_devices, fits_on, memory_of
-    from lmmap.scoring.load import SPREAD
-    from lmmap.scoring.sweep import failures, new_launch, score_models
+    from lmmap.scoring.devices import check_devices
+    from lmmap.scoring.sweep import new_launch, score_models
 
     check_devices(devices)
     launch = launch or new_launch()
     if list(devices) == ["cpu"] and stop is None:
         return score_models(store, specs, threads=threads, on_progress=on_progress, launch=launch, **options)
-    store.request(specs)
     on_gpus = devices[0].startswith("cuda")
     threads = threads or (THREADS_BESIDE_A_GPU if on_gpus else max(1, (os.cpu_count() or 1) // len(devices)))
     crew = Crew(store, launch, threads, on_progress, stop or threading.Event(), options)
+    with crew.starting(devices, len(specs)):  # they load what they need while files are hashed
+        store.request(specs)
+        return _score(crew, specs, devices, spread, all_gpus)
+
+
+def _score(
+    crew: Crew, specs: Sequence[ModelSpec], devices: Sequence[str], spread: bool, all_gpus: bool | None
+) -> dict[str, str]:
+    """Score what fits on a GPU, then the rest spread over all."""
+    import torch
+
+    from lmmap.scoring.devices import fits_on, memory_of
+    from lmmap.scoring.load import SPREAD
+    from lmmap.scoring.sweep import failures
+
+    on_gpus = devices[0].startswith("cuda")
     large = []
     n_gpus = torch.cuda.device_count()
     if on_gpus and n_gpus > 1 and (len(set(devices)) == n_gpus if all_gpus is None else all_gpus):
@@ -114,7 +127,7 @@ def score_models_in_processes(
     crew.score([spec for spec in specs if spec not in large], devices)
     if large and spread and not crew.stop.is_set():
         crew.score(large, [SPREAD])
-    return failures(store, specs, launch)
+    return failures(crew.store, specs, crew.launch)
 
 
 @dataclass
@@ -155,13 +168,24 @@ class Crew:
     on_progress: Callable[[Progress], None]
     stop: threading.Event
     options: dict[str, Any]
+    ready: list[Worker] = field(default_factory=list)  # without work so far
     workers: list[Worker] = field(default_factory=list)
     stillborn: Counter[str] = field(default_factory=Counter)
+
+    @contextmanager
+    def starting(self, devices: Sequence[str], n_rows: int) -> Iterator[None]:
+        """Start processes before there is work for them; those that get none are ended."""
+        try:
+            self.ready = [self._started(device) for device in _places(devices, n_rows)]
+            yield
+        finally:
+            self._end(self.ready)
 
     def score(self, specs: Sequence[ModelSpec], devices: Sequence[str]) -> None:
         """Score models on devices; returns when every row is settled, or ``stop`` is set."""
         self.specs, self.row_of = list(specs), {spec.name: spec.row_id for spec in specs}
-        places = self._places(devices)
+        missing = sum(not self._is_settled(row_id) for row_id in self.row_of.values())
+        places = _places(devices, missing)
         self.n_processes = len(places)
         try:
             for device in places:
@@ -169,23 +193,27 @@ class Crew:
             while self.workers and not self.stop.is_set():
                 self._look()
         finally:
-            self._end()
-
-    def _places(self, devices: Sequence[str]) -> list[str]:
-        """Name a device for each process: no more than there are rows, but one of each device, to help."""
-        missing = sum(not self._is_settled(row_id) for row_id in self.row_of.values())
-        again = [device for device in devices if device.startswith("cuda")] * (PROCESSES_OF_A_GPU - 1)
-        return [*devices, *again][: max(missing, len(devices))] if missing else []
+            self._end(self.workers)
 
     def _start(self, device: str) -> None:
+        """Give a process its work: one that is ready, or a new one."""
+        ready = [worker for worker in self.ready if worker.device == device]
+        worker = ready[0] if ready else self._started(device)
+        if ready:
+            self.ready.remove(worker)
+        self.workers.append(worker)
+        settings = {"launch": self.launch, "n_processes": self.n_processes, "options": self.options}
+        with suppress(OSError):  # it is dead, which will be seen
+            worker.pipe.send((self.specs, settings))
+
+    def _started(self, device: str) -> Worker:
         context = get_context("spawn")  # a fork after CUDA has started breaks it
-        pipe, theirs = context.Pipe(duplex=False)
-        settings = {"device": device, "launch": self.launch, "n_processes": self.n_processes}
-        arguments = (self.store.path, self.specs, theirs, self.threads, settings, self.options)
+        pipe, theirs = context.Pipe()
+        arguments = (self.store.path, device, theirs, self.threads)
         process = context.Process(target=work, args=arguments, daemon=True)
         process.start()
         theirs.close()  # so that the pipe ends with the worker
-        self.workers.append(Worker(device, process, pipe))
+        return Worker(device, process, pipe)
 
     def _look(self) -> None:
         """Hear what workers tell, and bury the dead; what a dead one told before comes first."""
@@ -250,26 +278,25 @@ class Crew:
     def _is_settled(self, row_id: str) -> bool:
         return self.store.is_done(row_id) or self.store.failure(row_id, self.launch) is not None
 
-    def _end(self) -> None:
-        """End the workers that are left, and give them time to save."""
-        for worker in self.workers:
+    def _end(self, workers: list[Worker]) -> None:
+        """End workers, and give them time to save."""
+        for worker in workers:
             worker.process.terminate()
-        for worker in self.workers:
+        for worker in workers:
             worker.process.join(SECONDS_TO_END)
             worker.process.kill()
             worker.process.join()
             worker.pipe.close()
-        self.workers.clear()
+        workers.clear()
 
 
-def work(
-    path: Path,
-    specs: list[ModelSpec],
-    pipe: Connection,
-    threads: int,
-    settings: dict[str, Any],
-    options: dict[str, Any],
-) -> None:
+def _places(devices: Sequence[str], n_rows: int) -> list[str]:
+    """Name a device for each process: no more than there are rows, but one of each device, to help."""
+    again = [device for device in devices if device.startswith("cuda")] * (PROCESSES_OF_A_GPU - 1)
+    return [*devices, *again][: max(n_rows, len(devices))] if n_rows else []
+
+
+def work(path: Path, device: str, pipe: Connection, threads: int) -> None:
     """Score as one of a crew; what a process of its own runs."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches it through the process that started it
     signal.signal(signal.SIGTERM, leave)
@@ -278,7 +305,7 @@ def work(
 
     import torch
 
-    from lmmap.scoring.sweep import MemoryKept, Sweep
+    from lmmap.scoring.sweep import MemoryKept, Sweep, load_libraries
 
     def tell(message: Progress | BaseException | str) -> None:
         try:
@@ -288,7 +315,11 @@ def work(
 
     torch.set_num_threads(threads)
     try:
-        Sweep(Store(path), specs, on_progress=tell, options=options, is_replaceable=True, **settings).run()
+        load_libraries(device)
+        specs, settings = pipe.recv()
+        Sweep(Store(path), specs, device, on_progress=tell, is_replaceable=True, **settings).run()
+    except EOFError:
+        sys.exit("the process that started this one is gone")
     except torch.AcceleratorError as error:
         tell(f"the device was lost: {str(error).splitlines()[0]}")
         os._exit(1)  # what would tidy up on the way out needs the device
