@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -247,8 +248,9 @@ def _hash_of(source: str, allow_pickle: bool) -> str | None:
     files = [file for file in sorted(path.glob("*")) if file.is_file()]
     if not any(file.suffix in weights for file in files):
         return None
+    counting = [f for f in files if f.suffix in (*RECIPE_FILES, *weights) and f.name not in NOT_IN_RECIPE]
     digest = hashlib.sha256()
-    for file in files:
-        if file.suffix in (*RECIPE_FILES, *weights) and file.name not in NOT_IN_RECIPE:
-            digest.update(f"{file.name}:{sha256_of_file(file)}\n".encode())
+    with ThreadPoolExecutor() as pool:
+        for file, found in zip(counting, pool.map(sha256_of_file, counting), strict=True):
+            digest.update(f"{file.name}:{found}\n".encode())
     return digest.hexdigest()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import CONTEXT, TEXTS
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmmap.errors import InputError
 from lmmap.models import ModelSpec
@@ -209,3 +210,22 @@ def test_a_wrong_log_probability_is_never_a_number(value, make_model):
     log_probs[1][0] = value
     with pytest.raises(InputError, match=r"tiny gives a token of text 2 the log-probability"):
         finish(job, log_probs, len(TEXTS), "tiny")
+
+
+class NoValueIsAskedFor(TorchDispatchMode):
+    """Fails where the host would wait for a number that a GPU computes."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function is not torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt_neox", "gpt2", "opt", "bloom", "gemma2", "qwen3"])
+def test_a_batch_is_set_going_without_waiting_for_the_device(kind, make_model):
+    model = load_model(ModelSpec(str(make_model(kind))))
+    ids = torch.arange(40).reshape(4, 10)
+    with torch.inference_mode():
+        expected = model.score(ids, ids[:, 1:] >= 0)
+        with NoValueIsAskedFor():
+            got = model.score(ids, ids[:, 1:] >= 0)
+    assert torch.equal(got, expected)

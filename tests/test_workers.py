@@ -377,7 +377,7 @@ def two_gpus(monkeypatch):
 
 
 def free_locks(store: Store, gpu: str) -> tuple[int, bool]:
-    """How many places are free on a GPU, and whether nobody scores there."""
+    """How many places are free on a GPU, and whether nobody computes there."""
 
     def is_free(name: str) -> bool:
         lock = store.lock(name)
@@ -392,13 +392,13 @@ SMALL, LARGE = 10**8, 10**10
 
 
 @pytest.mark.usefixtures("two_gpus")
-def test_small_models_share_a_gpu_and_one_of_them_is_scored(store):
+def test_small_models_share_a_gpu_and_one_of_them_computes(store):
     on_gpu, beside = (turns.turns_on(store, "cuda:1") for _ in range(2))
     with on_gpu.place(SMALL) as is_shared, beside.place(SMALL) as is_beside:
         assert is_shared
         assert is_beside
         assert free_locks(store, "cuda-1") == (turns.PLACES - 2, True)
-        with on_gpu.score():
+        with on_gpu.compute():
             assert free_locks(store, "cuda-1") == (turns.PLACES - 2, False)
         assert free_locks(store, "cuda-0") == (turns.PLACES, True)
     assert free_locks(store, "cuda-1") == (turns.PLACES, True)
@@ -416,7 +416,7 @@ def test_a_large_model_or_one_of_unknown_size_is_alone_on_its_gpu(size, store):
 @pytest.mark.usefixtures("two_gpus")
 def test_a_model_that_is_spread_has_all_gpus(store):
     spread = turns.turns_on(store, "gpus")
-    with spread.place(SMALL) as is_shared, spread.score():
+    with spread.place(SMALL) as is_shared, spread.compute():
         assert not is_shared
         assert [free_locks(store, gpu) for gpu in ("cuda-0", "cuda-1")] == [(0, False)] * 2
     with turns.turns_on(store, "cpu").place(LARGE) as is_shared:

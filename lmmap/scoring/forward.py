@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lmmap.errors import InputError, PrecisionError
 from lmmap.models import ModelSpec
-from lmmap.scoring.functions import plain_functions, replaced
+from lmmap.scoring.functions import no_packing, plain_functions, replaced
 from lmmap.scoring.fused import Fused, has_kernels
 from lmmap.scoring.stub import NoStubError, Stub, decoders_run
 from lmmap.scoring.surroundings import DEVICE_ERRORS, options_of, plain_state, tensor_cores
@@ -232,7 +232,8 @@ class LoadedModel:
     def _running(self) -> Iterator[None]:
         """Run fused parts in 16 bits and the model's own code elsewhere, products in the row's precision."""
         parts = self._fused.running() if self._fused else replaced(self._plain)
-        with self._here(), tensor_cores(self.precision == "tf32"), parts:
+        seen = no_packing() if self.head == "stub" else []  # that it makes no difference, at load
+        with self._here(), tensor_cores(self.precision == "tf32"), parts, replaced(seen):
             yield
 
     def _here(self) -> AbstractContextManager[Any]:

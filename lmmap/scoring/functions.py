@@ -66,6 +66,14 @@ def plain_functions(model: Any) -> list[Replacement]:  # noqa: ANN401
     ]
 
 
+def no_packing() -> list[Replacement]:
+    """Find what asks, and waits for the answer of a GPU, whether sequences are packed: they never are here."""
+    from transformers import masking_utils
+
+    names, name = vars(masking_utils), "find_packed_sequence_indices"
+    return [Replacement(names, name, lambda *_args, **_options: None)] if name in names else []
+
+
 @contextmanager
 def own_types() -> Iterator[None]:
     """Load the models that transformers knows with transformers' own code.

@@ -170,10 +170,22 @@ class _Attempt:
             return _Again(OUT_OF_MEMORY, precision, self.budget // 2)
 
     def _run(self, precision: str, token_budget: int | None, *, may_promote: bool) -> tuple[Row, Noise]:
-        counting = self.clock.counting
         places = noise_places(len(self.texts))
-        with counting("place"):
+        with self.clock.counting("place"):
             model = self.checkpoint.on(self.device, precision)
+        with self.clock.waiting(self.turns.compute()):
+            return self._compute(model, places, precision, token_budget, may_promote=may_promote)
+
+    def _compute(
+        self,
+        model: LoadedModel,
+        places: np.ndarray,
+        precision: str,
+        token_budget: int | None,
+        *,
+        may_promote: bool,
+    ) -> tuple[Row, Noise]:
+        counting = self.clock.counting
         with counting("check"):
             job = prepare(
                 model, self.texts, token_budget=token_budget, tokenized=self.tokenized, **self.policies
@@ -186,7 +198,7 @@ class _Attempt:
             with counting("check"):
                 self._try(model, job, places)
         work = self.begin(job)
-        with self.clock.waiting(self.turns.score()), counting("score"):
+        with counting("score"):
             for number, batch in score_batches(model, job.sequences, job.batches, work.numbers()):
                 work.keep(number, batch)
             values = by_sequence(job.sequences, job.batches, work.collect())

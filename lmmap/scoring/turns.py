@@ -1,4 +1,4 @@
-"""Turns: which processes may have a model on a GPU that they share, and which one of them scores."""
+"""Turns: which processes may have a model on a GPU that they share, and which one of them computes."""
 
 from __future__ import annotations
 
@@ -34,16 +34,17 @@ class Turns:
         """
         return nullcontext(False)
 
-    def score(self) -> AbstractContextManager[None]:
-        """Be the one process that scores."""
+    def compute(self) -> AbstractContextManager[None]:
+        """Be the one process that computes."""
         return nullcontext()
 
 
 class TurnsOnGPUs(Turns):
     """Turns on one GPU, or on all GPUs that a model is spread over.
 
-    Small models share a GPU, so that one is placed and checked while another is scored. Whether a model is
-    small depends on nothing but itself and the GPU: what else is there never changes how a row is scored.
+    Small models share a GPU, so that one is placed while another is scored; they compute one after another,
+    for kernels of two processes slow each other down more than they fill the GPU. Whether a model is small
+    depends on nothing but itself and the GPU: what else is there never changes how a row is scored.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ class TurnsOnGPUs(Turns):
     def __init__(self, store: Store, gpus: Sequence[str]) -> None:
         names = sorted(map(name_of, gpus))  # always in one order: who waits for the last one holds the others
         self._places = [store.lock(f"{name}-{place}") for name in names for place in range(PLACES)]
-        self._scoring = [store.lock(name) for name in names]
+        self._computing = [store.lock(name) for name in names]
         self._memory = memory_of(gpus[0]) if len(gpus) == 1 else 0
 
     @contextmanager
@@ -73,9 +74,9 @@ class TurnsOnGPUs(Turns):
             with _all_of(self._places):
                 yield False
 
-    def score(self) -> AbstractContextManager[None]:
-        """As `Turns.score`."""
-        return _all_of(self._scoring)
+    def compute(self) -> AbstractContextManager[None]:
+        """As `Turns.compute`."""
+        return _all_of(self._computing)
 
 
 def turns_on(store: Store, device: str) -> Turns:
