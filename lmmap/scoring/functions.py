@@ -67,7 +67,7 @@ def plain_functions(model: Any) -> list[Replacement]:  # noqa: ANN401
 
 
 def no_packing() -> list[Replacement]:
-    """Find what asks, and waits for the answer of a GPU, whether sequences are packed: they never are here."""
+    """Find what asks a GPU, and waits for its answer, whether sequences are packed: they never are here."""
     from transformers import masking_utils
 
     names, name = vars(masking_utils), "find_packed_sequence_indices"
