@@ -19,6 +19,7 @@ from lmmap.parts import Parts
 from lmmap.scoring.batches import score_batches
 from lmmap.scoring.devices import kind_of, memory_kept, name_of, weights_size
 from lmmap.scoring.encode import Tokenized, tokenizer_hash
+from lmmap.scoring.fused import has_kernels
 from lmmap.scoring.job import Job, prepare
 from lmmap.scoring.load import Checkpoint
 from lmmap.scoring.progress import Pace, Progress
@@ -97,10 +98,11 @@ def score_models(
 
 def load_libraries(device: str) -> None:
     """Load what the first row needs, and set a GPU up, before there is work."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer  # noqa: F401 - seconds
+    import transformers.modeling_utils  # noqa: F401 - takes seconds, and so does a kernel
 
     if kind_of(device) == "cuda":
         torch.zeros(1, device=device)
+        has_kernels()
 
 
 class MemoryKept(RuntimeError):  # noqa: N818 - nothing is wrong with the row
