@@ -3,36 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise, product
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from enumerable import (
+    NEVER,
+    WORDS,
+    V,
+    all_sequences,
+    log_softmax,
+    of_tokens,
+    plain_log_probs,
+    text_of,
+    with_logits,
+    word_tokenizer,
+)
+from enumerable import bigram_model as bigram_model_in
 from scipy.stats import chisquare
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers import normalizers
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import GenerationConfig
 
+import lmmap.exact_kl.measure
+import lmmap.exact_kl.rows
 from lmmap.errors import InputError
-from lmmap.exact_kl import ExactKL, compare_estimates, exact_kl_on_samples, exact_kl_on_texts, sample_ids
+from lmmap.exact_kl import (
+    ExactKL,
+    compare_estimates,
+    enumerate_sequences,
+    exact_kl_on_samples,
+    exact_kl_on_texts,
+    sample_ids,
+)
 from lmmap.geometry import estimate_kl, estimate_kl_tokens
 from lmmap.models import ModelSpec
 from lmmap.scoring.forward import LoadedModel
 from lmmap.scoring.load import load_model
 from lmmap.scoring.score import score_texts
 
-WORDS = ("<eos>", "a", "b", "c")
-V = len(WORDS)
 KINDS = ("llama", "gpt_neox", "gpt2")
-NEVER = -200.0  # a logit of probability e^-200: nothing, in sums over all texts
-
-
-def word_tokenizer(words: Sequence[str] = WORDS, normalizer: object = None) -> PreTrainedTokenizerFast:
-    backend = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=words[-1]))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    if normalizer is not None:
-        backend.normalizer = normalizer
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=words[0])
 
 
 @pytest.fixture
@@ -50,56 +62,12 @@ def random_model(make_model: Callable[..., Path]) -> Callable[..., LoadedModel]:
 
 @pytest.fixture
 def bigram_model(tmp_path: Path) -> Callable[..., LoadedModel]:
-    """Give a function that makes a Llama whose next-token logits are a given function of the last token.
-
-    Embeddings are one-hot and the only layer adds nothing, so the head reads a row of the table.
-    """
+    """Give a function that makes a Llama whose next-token logits are a given function of the last token."""
 
     def make(name: str, logits: np.ndarray) -> LoadedModel:
-        size = 8
-        config = LlamaConfig(
-            vocab_size=V, hidden_size=size, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
-            max_position_embeddings=16, tie_word_embeddings=False, bos_token_id=0, eos_token_id=0,
-        )  # fmt: skip
-        model = LlamaForCausalLM(config)
-        with torch.no_grad():
-            layer = model.model.layers[0]
-            layer.self_attn.o_proj.weight.zero_()
-            layer.mlp.down_proj.weight.zero_()
-            model.model.embed_tokens.weight.copy_(torch.eye(V, size))
-            normed = (1 / size + config.rms_norm_eps) ** -0.5
-            model.lm_head.weight[:, :V] = torch.from_numpy(logits.T / normed)
-        model.save_pretrained(tmp_path / name)
-        word_tokenizer().save_pretrained(tmp_path / name)
-        return load_model(ModelSpec(str(tmp_path / name), name=name))
+        return bigram_model_in(tmp_path, name, logits)
 
     return make
-
-
-def text_of(ids: Sequence[int]) -> str:
-    return " ".join(WORDS[i] for i in ids)
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-
-
-def plain_log_probs(model: LoadedModel, ids: Sequence[Sequence[int]]) -> np.ndarray:
-    """Log-probabilities of the whole vocabulary, (N, n, V): the model in float64, ids after the prefix."""
-    whole = torch.tensor([[0, *row] for row in ids])[:, :-1]
-    with torch.inference_mode():
-        logits = model.model.double()(input_ids=whole, use_cache=False).logits
-    model.model.float()
-    return logits.log_softmax(-1).numpy()
-
-
-def of_tokens(table: np.ndarray, ids: Sequence[Sequence[int]]) -> np.ndarray:
-    """Log-likelihoods, (N,): the table's entries at the tokens that are there, added up."""
-    return np.take_along_axis(table, np.array(ids)[..., None], axis=2).sum(axis=(1, 2))
-
-
-def all_sequences(length: int, tokens: Sequence[int] = range(V)) -> list[tuple[int, ...]]:
-    return list(product(tokens, repeat=length))
 
 
 def enumerated_kl(p: LoadedModel, q: LoadedModel, length: int) -> float:
@@ -241,19 +209,6 @@ def test_near_models_keep_their_digits(bigram_model: Callable[..., LoadedModel])
     assert max(expected) < 1e-6
     exact = exact_kl_on_texts([p, q], texts)
     np.testing.assert_allclose(exact.kl_of_text[:, 0, 1], np.array(expected, dtype=float), rtol=1e-8)
-
-
-def with_logits(model: LoadedModel, token: int, value: float) -> LoadedModel:
-    """Let a model give one token a logit, always."""
-    plain = model.logits
-
-    def logits(hidden: torch.Tensor) -> torch.Tensor:
-        out = plain(hidden).clone()
-        out[:, token] = value
-        return out
-
-    model.logits = logits
-    return model
 
 
 def test_a_token_that_only_one_model_excludes_makes_kl_infinite_to_it(
@@ -430,6 +385,132 @@ def test_on_samples_only_the_source_has_kl_of_sequences(random_model: Callable[.
         _ = given.sequence_kl
 
 
+def test_the_chain_rule_saves_the_variance_that_enumeration_says(
+    bigram_model: Callable[..., LoadedModel],
+) -> None:
+    rng, length, n = np.random.default_rng(5), 4, 4000
+    p, q = (log_softmax(table) for table in rng.normal(size=(2, V, V)))
+    pair = [bigram_model("p", p), bigram_model("q", q)]
+    exact = enumerate_sequences(pair, n_tokens=length)
+    of_context = (np.exp(p) * (p - q)).sum(axis=1)
+    contexts = np.concatenate([np.zeros((V**length, 1), int), exact.ids[:, :-1]], axis=1)
+    along = of_context[contexts].sum(axis=1)
+    variance = exact.probs[0] @ (along - exact.probs[0] @ along) ** 2
+    sampled = exact_kl_on_samples(pair, n_texts=n, n_tokens=length)
+    for mean, spread in ((sampled.sequence_kl, variance), (sampled.naive_kl, exact.variance[0, 1])):
+        assert abs(mean.value[1] - exact.kl[0, 1]) < 4 * mean.se[1]
+        assert mean.se[1] == pytest.approx(np.sqrt(spread / n), rel=0.1)
+        assert mean.value[0] == mean.se[0] == 0
+    assert sampled.variance_saved[1] == pytest.approx(exact.variance[0, 1] / variance, rel=0.2)
+    assert sampled.variance_saved[1] > 3
+    assert np.isnan(sampled.variance_saved[0])
+    assert f"{sampled.variance_saved[1]:.3g} times the variance" in repr(sampled)
+
+
+def test_one_token_has_no_context_that_could_vary(random_model: Callable[..., LoadedModel]) -> None:
+    exact = exact_kl_on_samples([random_model(seed=0), random_model(seed=1)], n_texts=5, n_tokens=1)
+    assert exact.sequence_kl.se[1] < 1e-9 < exact.naive_kl.se[1]
+    assert exact.variance_saved[1] > 1e9
+
+
+# Sampling
+
+
+def test_samples_stand_behind_the_prefix_that_scoring_uses(random_model: Callable[..., LoadedModel]) -> None:
+    model = load_model(ModelSpec(random_model().spec.source, name="p", prefix="b"))
+    ids = sample_ids(model, n_texts=4000, n_tokens=1)
+    assert (ids[:, 0] == 2).all()
+    logits = model.model(input_ids=torch.tensor([[2]])).logits[0, 0].detach().double()
+    expected = logits.softmax(-1).numpy()
+    assert chisquare(np.bincount(ids[:, 1], minlength=V), 4000 * expected).pvalue > 0.001
+
+
+# What is held at once
+
+
+class Sizes(TorchDispatchMode):
+    """Notes the largest number of elements of any tensor that is made."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for one in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(one, torch.Tensor):
+                self.largest = max(self.largest, one.numel())
+        return out
+
+
+@pytest.mark.parametrize("where", ["texts", "samples"])
+def test_a_vocabulary_of_256_thousand_is_never_held_for_a_whole_text(
+    where: str, random_model: Callable[..., LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size, length = 2**18, 30
+    changes = {"vocab_size": size, "hidden_size": 8, "tie_word_embeddings": True}
+    loaded = [random_model(seed=seed, name=f"wide-{seed}", **changes) for seed in (0, 1)]
+    monkeypatch.setitem(lmmap.exact_kl.rows.LOGITS_AT_ONCE, "cpu", 8 * size)
+    monkeypatch.setitem(lmmap.exact_kl.measure.NUMBERS_AT_ONCE, "cpu", 4 * size)
+    measured = lmmap.exact_kl.measure._measure
+    sizes = Sizes()
+
+    def watched(*arguments: object) -> ExactKL:
+        with sizes:
+            return measured(*arguments)
+
+    monkeypatch.setattr(lmmap.exact_kl.measure, "_measure", watched)
+    if where == "texts":
+        exact = exact_kl_on_texts(loaded, [" ".join("ab" * (length // 2)), "c"])
+    else:
+        exact = exact_kl_on_samples(loaded, n_texts=2, n_tokens=6)
+    assert sizes.largest == 8 * size
+    assert exact.kl.value[0, 1] > 0
+
+
+@pytest.mark.parametrize("kind", ["llama", "mamba"])  # mamba is read anew for every token
+def test_sampling_holds_few_rows_of_a_large_vocabulary(
+    kind: str, random_model: Callable[..., LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 2**16
+    model = random_model(kind, vocab_size=size, hidden_size=8)
+    monkeypatch.setitem(lmmap.exact_kl.rows.LOGITS_AT_ONCE, "cpu", 4 * size)
+    with Sizes() as sizes:
+        ids = sample_ids(model, n_texts=10, n_tokens=6)
+    assert ids.shape == (10, 7)
+    assert 4 * size <= sizes.largest <= 8 * size  # the embedding itself has as many
+
+
+def test_a_vocabulary_too_large_for_two_rows_at_a_time_gives_the_same(
+    random_model: Callable[..., LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, texts = [random_model(seed=seed) for seed in (0, 1)], ["a b c a", "b b"]
+    whole = exact_kl_on_texts(loaded, texts)
+    monkeypatch.setitem(lmmap.exact_kl.rows.LOGITS_AT_ONCE, "cpu", 1)
+    monkeypatch.setitem(lmmap.exact_kl.measure.NUMBERS_AT_ONCE, "cpu", 1)
+    heads = []
+    for model in loaded:
+        monkeypatch.setattr(model, "logits", lambda h, plain=model.logits: heads.append(len(h)) or plain(h))
+    rows = exact_kl_on_texts(loaded, texts)
+    assert heads[-12:] == [1] * 12  # two models, six tokens; before that the checks
+    np.testing.assert_allclose(rows.kl_of_text, whole.kl_of_text, rtol=1e-5)
+
+
+def test_models_that_give_every_logit_read_one_text_at_a_time(
+    random_model: Callable[..., LoadedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, texts = [random_model(seed=seed) for seed in (0, 1)], ["a b c a", "b b", "c a c"]
+    expected = exact_kl_on_texts(loaded, texts)
+    read = []
+    for model in loaded:
+        model.head = "forward"
+        monkeypatch.setattr(
+            model, "hidden", lambda ids, plain=model.hidden: read.append(len(ids)) or plain(ids)
+        )
+    got = exact_kl_on_texts(loaded, texts)
+    assert read[-6:] == [1] * 6
+    np.testing.assert_allclose(got.kl_of_text, expected.kl_of_text, rtol=1e-5)
+    np.testing.assert_array_equal(got.text_of_token, expected.text_of_token)
+
+
 # Estimates beside the exact value
 
 
@@ -509,7 +590,7 @@ def test_comparisons_of_what_does_not_compare_are_refused(random_model: Callable
         compare_estimates(given, sampled)
     with pytest.raises(InputError, match="same models"):
         compare_estimates(sampled, exact_kl_on_samples([p, r], **size, source=1))
-    with pytest.raises(InputError, match=r"samples of \[3, 5\] tokens"):
+    with pytest.raises(InputError, match="samples of 3 tokens and 5 tokens"):
         compare_estimates(sampled, exact_kl_on_samples([p, q], n_texts=2, n_tokens=5, source=1))
 
 

@@ -13,12 +13,14 @@ from lmmap.scoring.job import Job
 from lmmap.scoring.prefix import choose_prefix
 
 
-def check_models(models: Sequence[LoadedModel]) -> None:
-    """Refuse models whose next-token distributions are not over the same tokens after the same prefix."""
-    names = [model.spec.name for model in models]
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise InputError(f"exact KL needs two or more models, each with a name of its own; got {names}")
+def check_models(models: Sequence[LoadedModel]) -> int:
+    """Refuse models whose next-token distributions are not over the same tokens after the same prefix.
+
+    What is returned is how many logits they give.
+    """
+    check_names(models)
     first, *others = models
+    n_logits = _n_outputs(first)
     for other in others:
         pair = f"{first.spec.name} and {other.spec.name}"
         if difference := _vocabulary_difference(first, other):
@@ -26,12 +28,19 @@ def check_models(models: Sequence[LoadedModel]) -> None:
         one, two = (choose_prefix(model.tokenizer, model.spec.prefix).token for model in (first, other))
         if one != two:
             raise InputError(f"{pair} have the prefixes {one!r} and {two!r}; give both the same `prefix:`")
-        outputs = [_n_outputs(model) for model in (first, other)]
-        if outputs[0] != outputs[1]:
+        if (n_outputs := _n_outputs(other)) != n_logits:
             raise InputError(
-                f"{pair} give {outputs[0]:,} and {outputs[1]:,} logits, so no exact KL: one has rows for "
+                f"{pair} give {n_logits:,} and {n_outputs:,} logits, so no exact KL: one has rows for "
                 "tokens that its tokenizer lacks"
             )
+    return n_logits
+
+
+def check_names(models: Sequence[LoadedModel]) -> None:
+    """Refuse less than two models, and names that do not tell them apart."""
+    names = [model.spec.name for model in models]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise InputError(f"KL needs two or more models, each with a name of its own; got {names}")
 
 
 def check_reading(models: Sequence[LoadedModel], jobs: Sequence[Job]) -> None:

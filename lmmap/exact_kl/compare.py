@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
 
 from lmmap.errors import InputError
+from lmmap.exact_kl.across import TextKL
 from lmmap.exact_kl.result import ExactKL, Mean, symmetric
 from lmmap.geometry import estimate_kl, estimate_kl_tokens
+
+Sampled = ExactKL | TextKL
+M = TypeVar("M", ExactKL, TextKL, ExactKL | TextKL)
 
 
 def compare_estimates(*measured: ExactKL) -> pd.DataFrame:
@@ -54,8 +59,8 @@ def compare_estimates(*measured: ExactKL) -> pd.DataFrame:
        exact  exact_se  text_level  token_level
     0   0.45      0.15       0.125         0.75
     """
-    if len({one.models for one in measured}) != 1:
-        raise InputError("compare_estimates needs results of the same models in the same order")
+    if not measured:
+        raise InputError("compare_estimates needs a result on given texts, or one on samples for each model")
     names = np.array(measured[0].models)
     if measured[0].source is None and len(measured) == 1:
         exact, estimates = measured[0].half_jeffreys, _estimates(measured[0])
@@ -69,28 +74,55 @@ def compare_estimates(*measured: ExactKL) -> pd.DataFrame:
     return table.assign(**{f"{kind}_ratio": table[kind] / divisor for kind in estimates})
 
 
+def half_jeffreys_of_sequences(*measured: Sampled) -> Mean:
+    """Put both directions of every pair together, each from samples of its own model.
+
+    Parameters
+    ----------
+    *measured : ExactKL or TextKL
+        K results on samples of one length, each of the K models the source of one.
+
+    Returns
+    -------
+    Mean
+        Half the sum of both directions, (K, K), symmetric, in nats per sequence, and its standard error.
+
+    Raises
+    ------
+    InputError
+        If the results are not of the same models, or samples from a model are missing or of other length.
+    """
+    value, se = (
+        np.stack(rows) for rows in zip(*(one.sequence_kl for one in _by_source(measured)), strict=True)
+    )
+    return Mean(symmetric(value), np.hypot(se, se.T) / 2)
+
+
 def _between_sequences(measured: Sequence[ExactKL]) -> tuple[Mean, dict[str, np.ndarray]]:
     """Half-Jeffreys and estimates from samples of all models: row i from those of model i, then both ways."""
+    exact = half_jeffreys_of_sequences(*measured)
+    tables = [_estimates(one) for one in _by_source(measured)]
+    own = {kind: np.stack([table[kind][i] for i, table in enumerate(tables)]) for kind in tables[0]}
+    return exact, {kind: symmetric(rows) for kind, rows in own.items()}
+
+
+def _by_source(measured: Sequence[M]) -> list[M]:
+    """Order results by the model they were sampled from."""
+    if len({one.models for one in measured}) != 1:
+        raise InputError("results to be compared must be of the same models in the same order")
     of_source = {one.source: one for one in measured}
     missing = [name for i, name in enumerate(measured[0].models) if i not in of_source]
     if missing or len(of_source) < len(measured):
         raise InputError(
-            "compare_estimates takes one result on given texts, or one on samples for each model as source; "
+            "half-Jeffreys of sequences takes one result on samples for each model as source; "
             f"got {len(measured)} results, and samples from {', '.join(missing) or 'no model'} are missing"
         )
-    lengths = sorted({int(one.n_tokens.max()) for one in measured})
+    lengths = sorted({one.length for one in measured})
     if len(lengths) > 1:
         raise InputError(
-            f"samples of {lengths} tokens do not compare: KL of sequences grows with their length"
+            f"samples of {' and '.join(lengths)} do not compare: KL of sequences grows with their length"
         )
-    ordered = [of_source[i] for i in range(len(measured))]
-    value, se = (np.stack(rows) for rows in zip(*(one.sequence_kl for one in ordered), strict=True))
-    tables = [_estimates(one) for one in ordered]
-    own = {kind: np.stack([table[kind][i] for i, table in enumerate(tables)]) for kind in tables[0]}
-    return (
-        Mean(symmetric(value), np.hypot(se, se.T) / 2),
-        {kind: symmetric(rows) for kind, rows in own.items()},
-    )
+    return [of_source[i] for i in range(len(measured))]
 
 
 def _estimates(one: ExactKL) -> dict[str, np.ndarray]:

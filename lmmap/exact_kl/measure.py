@@ -12,14 +12,14 @@ from torch.nn.utils.rnn import pad_sequence
 from lmmap.errors import InputError
 from lmmap.exact_kl.alike import check_models, check_reading
 from lmmap.exact_kl.result import ExactKL
+from lmmap.exact_kl.rows import rows_at_once
 from lmmap.exact_kl.sample import check_fits, sample_ids
 from lmmap.scoring.encode import Encoded
 from lmmap.scoring.forward import LoadedModel
 from lmmap.scoring.job import default_budget, prepare
 from lmmap.scoring.plan import plan_batches
 
-LOGITS_AT_ONCE = 2**23  # of all models, float32: 32 MiB
-NUMBERS_AT_ONCE = 2**19  # float64, in one product: what fits in a cache is twice as fast
+NUMBERS_AT_ONCE = {"cpu": 2**19, "cuda": 2**25}  # float64, in one product: on a CPU, what fits in a cache
 
 
 def exact_kl_on_texts(
@@ -83,7 +83,8 @@ def exact_kl_on_samples(
     Returns
     -------
     ExactKL
-        KL of every pair and text, and the log-probabilities of the sampled tokens.
+        KL of every pair and text, and the log-probabilities of the sampled tokens; `ExactKL.naive_kl` and
+        `ExactKL.variance_saved` tell what these alone would have given.
 
     Raises
     ------
@@ -115,6 +116,8 @@ def _measure(
     text_of = torch.tensor([e.text for e in sequences])
     kl, variance = torch.zeros((2, len(weights), len(models), len(models)), dtype=torch.float64)
     token_log_probs, sequence_of_token = [], []
+    if any(model.head == "forward" for model in models):  # what gives every logit reads one text at a time
+        batches = [one for batch in batches for one in np.split(batch, len(batch))]
     for batch in batches:
         members = [sequences[i] for i in batch]
         ids = pad_sequence([torch.from_numpy(e.ids) for e in members], batch_first=True)
@@ -139,11 +142,11 @@ def _measure(
 def _log_probs(models: Sequence[LoadedModel], ids: Tensor, keep: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Yield log-probabilities of the whole vocabulary, (K, R, V) float64, for R kept positions at a time."""
     hidden = [model.hidden(ids)[keep.to(model.device)] for model in models]
-    numbers = len(models) * models[0].vocab_size
+    most = NUMBERS_AT_ONCE.get(models[0].device.type, NUMBERS_AT_ONCE["cpu"])
     start = 0
-    for rows in zip(*(h.split(max(1, LOGITS_AT_ONCE // numbers)) for h in hidden), strict=True):
+    for rows in zip(*(h.split(rows_at_once(models)) for h in hidden), strict=True):
         logits = torch.stack([model.logits(h) for model, h in zip(models, rows, strict=True)])
-        for some in logits.split(max(1, NUMBERS_AT_ONCE // numbers), dim=1):
+        for some in logits.split(max(1, most // logits[:, 0].numel()), dim=1):
             yield slice(start, start + some.shape[1]), some.double().log_softmax(dim=-1)
             start += some.shape[1]
 

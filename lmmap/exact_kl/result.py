@@ -79,11 +79,7 @@ class ExactKL:
     weights: np.ndarray
 
     def __post_init__(self) -> None:
-        for name, value in list(vars(self).items()):
-            if isinstance(value, np.ndarray):
-                own = value.copy()
-                own.setflags(write=False)
-                object.__setattr__(self, name, own)
+        keep_own_arrays(self)
 
     @property
     def n_tokens(self) -> np.ndarray:
@@ -103,22 +99,22 @@ class ExactKL:
         On samples from model i, row i is KL between distributions over sequences (see `sequence_kl`). All
         other entries, there and on given texts, are taken token by token in contexts that are not the row's.
         """
-        return _mean(self.kl_of_text, self.weights)
+        return mean_over_texts(self.kl_of_text, self.weights)
 
     @property
     def kl_per_token(self) -> Mean:
         """Exact KL from row to column, (K, K), in nats per token: all nats over all tokens."""
-        return _mean(self.kl_of_text, self.weights, self.n_tokens)
+        return mean_over_texts(self.kl_of_text, self.weights, self.n_tokens)
 
     @property
     def half_jeffreys(self) -> Mean:
         """Half the sum of both directions on these texts, (K, K), symmetric, in nats per text."""
-        return _mean(symmetric(self.kl_of_text), self.weights)
+        return mean_over_texts(symmetric(self.kl_of_text), self.weights)
 
     @property
     def half_jeffreys_per_token(self) -> Mean:
         """Half the sum of both directions on these texts, (K, K), symmetric, in nats per token."""
-        return _mean(symmetric(self.kl_of_text), self.weights, self.n_tokens)
+        return mean_over_texts(symmetric(self.kl_of_text), self.weights, self.n_tokens)
 
     @property
     def conditional_variance(self) -> Mean:
@@ -127,7 +123,7 @@ class ExactKL:
         The mean of what it is under the one model and under the other; half of it is half-Jeffreys to second
         order.
         """
-        return _mean(symmetric(self.variance_of_text), self.weights)
+        return mean_over_texts(symmetric(self.variance_of_text), self.weights)
 
     @property
     def sequence_kl(self) -> Mean:
@@ -141,9 +137,50 @@ class ExactKL:
         InputError
             If the texts were given, not sampled.
         """
+        return Mean(*(table[self._sampled] for table in self.kl))
+
+    @property
+    def naive_kl(self) -> Mean:
+        """What `sequence_kl` estimates, from the log-likelihoods of the samples alone: (K,), in nats.
+
+        The mean of ``log p_i(x) - log p_j(x)``: also unbiased, and noisier, for it sees the sampled tokens
+        only. It may be negative.
+
+        Raises
+        ------
+        InputError
+            If the texts were given, not sampled.
+        """
+        own, values = self._sampled, self.log_likelihoods.T
+        return mean_over_texts(values[:, own, None] - values, self.weights)
+
+    @property
+    def variance_saved(self) -> np.ndarray:
+        """Variance of `naive_kl` over that of `sequence_kl`, (K,): how many times more samples it needs.
+
+        Inf where `sequence_kl` has none, NaN where neither has any, as for the source itself.
+
+        Raises
+        ------
+        InputError
+            If the texts were given, not sampled.
+        """
+        naive, exact = self.naive_kl.se, self.sequence_kl.se
+        ratio = np.full_like(exact, np.nan)
+        with np.errstate(divide="ignore"):
+            np.divide(naive, exact, out=ratio, where=(naive > 0) & np.isfinite(naive))
+        return ratio**2
+
+    @property
+    def length(self) -> str:
+        """How long a sequence is, in words: sequences of other length do not compare."""
+        return f"{self.n_tokens.max()} tokens"
+
+    @property
+    def _sampled(self) -> int:
         if self.source is None:
             raise InputError("KL between distributions over sequences needs texts from exact_kl_on_samples")
-        return Mean(*(table[self.source] for table in self.kl))
+        return self.source
 
     def __repr__(self) -> str:
         n, k, _ = self.kl_of_text.shape
@@ -163,11 +200,27 @@ class ExactKL:
                 name += " of sequences" if i == self.source else f" in contexts of {self.models[j]}"
             table.insert(0, (name, self.kl, self.kl_per_token, (i, j)))
         width = max(len(name) for name, *_ in table)
-        return [
+        lines = [
             f"{name:{width}}  {text.value[at]:.4g} ± {text.se[at]:.2g} nats per text"
             f"  {token.value[at]:.4g} ± {token.se[at]:.2g} per token"
             for name, text, token, at in table
         ]
+        if self.source is not None:
+            j, naive = 1 - self.source, self.naive_kl
+            lines.append(
+                f"from log-likelihoods alone: {naive.value[j]:.4g} ± {naive.se[j]:.2g} nats per text, "
+                f"{self.variance_saved[j]:.3g} times the variance"
+            )
+        return lines
+
+
+def keep_own_arrays(result: object) -> None:
+    """Replace the arrays of a result by copies that cannot be written to."""
+    for name, value in list(vars(result).items()):
+        if isinstance(value, np.ndarray):
+            own = value.copy()
+            own.setflags(write=False)
+            object.__setattr__(result, name, own)
 
 
 def symmetric(table: np.ndarray) -> np.ndarray:
@@ -176,7 +229,7 @@ def symmetric(table: np.ndarray) -> np.ndarray:
     return both
 
 
-def _mean(values: np.ndarray, weights: np.ndarray, per: np.ndarray | None = None) -> Mean:
+def mean_over_texts(values: np.ndarray, weights: np.ndarray, per: np.ndarray | None = None) -> Mean:
     """Weighted sum of values over the weighted sum of `per`; the error is that of the linearised ratio."""
     carrying = weights > 0
     w, n = weights[carrying], np.count_nonzero(carrying)

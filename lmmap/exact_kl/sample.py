@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from lmmap.errors import InputError
+from lmmap.exact_kl.rows import rows_at_once
 from lmmap.scoring.forward import LoadedModel
 from lmmap.scoring.job import default_budget
 from lmmap.scoring.prefix import choose_prefix
@@ -45,7 +46,7 @@ def sample_ids(model: LoadedModel, *, n_texts: int, n_tokens: int, seed: int = 0
     prefix = choose_prefix(model.tokenizer, model.spec.prefix)
     stream = hashlib.sha256(f"{seed} {model.spec.name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(stream[:8], "big", signed=True))
-    at_once = max(1, default_budget(model) // n_tokens)
+    at_once = max(1, min(default_budget(model) // n_tokens, rows_at_once([model])))
     first = torch.full((n_texts, 1), prefix.id)
     return np.concatenate([_go_on(model, ids, n_tokens, generator) for ids in first.split(at_once)])
 
@@ -61,11 +62,14 @@ def _go_on(model: LoadedModel, ids: torch.Tensor, n_tokens: int, generator: torc
     memory: dict[str, Any] = {}
     with torch.inference_mode():
         for _ in range(n_tokens):
-            fed = ids[:, -1:] if memory else ids
-            output = model.model(input_ids=fed.to(model.device), use_cache=True, **memory)
-            if getattr(output, "past_key_values", None) is not None:
-                memory = {"past_key_values": output.past_key_values}
-            p = output.logits[:, -1].cpu().double().softmax(dim=-1)
+            if memory or ids.shape[1] == 1:
+                output = model.model(input_ids=ids[:, -1:].to(model.device), use_cache=True, **memory)
+                if getattr(output, "past_key_values", None) is not None:
+                    memory = {"past_key_values": output.past_key_values}
+                logits = output.logits[:, -1]
+            else:
+                logits = model.logits(model.hidden(ids)[:, -1])
+            p = logits.cpu().double().softmax(dim=-1)
             ids = torch.cat([ids, torch.multinomial(p, 1, generator=generator)], dim=1)
     sampled: np.ndarray = ids.numpy()
     return sampled
