@@ -50,6 +50,11 @@ ROOMS = {
     "signals": Room(),
     "tables": Room("files", "numpy pyarrow"),
     "geometry": Room("errors", "numpy"),
+    "segments": Room("errors", "numpy"),
+    "estimates": Room("errors geometry segments", "numpy"),
+    "pair_flags": Room("errors estimates geometry segments", "numpy"),
+    "chains": Room("errors segments", "numpy"),
+    "laboratory": Room("errors chains estimates geometry segments", "numpy pandas"),
     "texts": Room("errors files", "numpy pandas pyarrow"),
     "text_files": Room("errors files texts", "pandas pyarrow", "datasets"),
     "chunks": Room("errors texts text_files"),
@@ -60,8 +65,14 @@ ROOMS = {
     "store": Room(
         "errors files tables texts text_files models loglik parts", "filelock numpy pandas pyarrow"
     ),
+    "token_records": Room("errors segments store", "numpy pyarrow"),
     "layouts": Room("errors geometry", "numpy", "sklearn threadpoolctl umap"),
     "resolution": Room("errors", "numpy"),
+    "blocks": Room("errors geometry", "numpy"),
+    "student": Room("", "numpy"),
+    "uncertainty": Room("errors blocks resolution student", "numpy"),
+    "comparisons": Room("errors blocks resolution student", "numpy"),
+    "resampling": Room("errors blocks resolution", "numpy"),
     "modelmap": Room("errors geometry loglik layouts resolution", "numpy pandas"),
     "scoring": Room(
         "version errors files signals texts models parts store",
@@ -82,7 +93,7 @@ ROOMS = {
         "filelock numpy safetensors tokenizers torch tqdm transformers",
         "babel gguf yaml",
     ),
-    "widgets": Room("models store scoring", "", "IPython ipywidgets"),
+    "widgets": Room("errors models store scoring", "", "IPython ipywidgets matplotlib"),
     "cli": Room(
         "errors signals texts text_files chunks models model_lists store modelmap scoring plotting notebooks "
         "demo",
@@ -236,16 +247,22 @@ def test_help_of_every_command_loads_nothing_heavy(tmp_path: Path) -> None:
 # Public names whose docstring shows no example, and why.
 NO_EXAMPLE = {
     "InputError": "an exception: every other page says when it is raised",
+    "Segments": "made by functions that show it",
     "Store": "needs a folder of scores",
     "load_model": "needs a model's files",
     "exact_kl_on_texts": "needs models' files",
     "exact_kl_on_samples": "needs models' files",
+    "enumerate_sequences": "needs models' files",
+    "half_jeffreys_of_sequences": "needs models' files",
+    "text_kl_on_samples": "needs models' files",
+    "with_sliders": "a picture that moves: notebook 00",
     "plot_estimate_vs_exact": "a picture: notebook 06",
     "plot_kl_heatmap": "a picture: notebook 03",
     "plot_map": "a picture: notebook 07",
     "plot_matrix": "a picture: notebook 03",
     "read_documents": "as `read_texts`, one whole file after the other",
     "save_figure": "writes a picture",
+    "read_segments": "needs a folder of scores",
     "score_live": "a table that lives: notebook 02",
     "score_models": "needs models' files",
     "score_texts": "needs a model's files",
