@@ -46,6 +46,7 @@ FORMAT = 1
 POLICIES = {"prefix": ("auto", "reference"), "long_texts": ("window", "truncate", "error")}
 MEASURED = ("n_parameters", "dtype", "prefix", "tokenization", "n_tokens", "policy", "flags")
 NOISE = ("error_var", "shape_var")
+TEXTS_AT_ONCE = 128  # of token records, that can be read without the others
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,8 @@ class Store:
             write_table(tokenization, {"ids": ragged(row.ids), "byte_end": ragged(row.byte_end)})
         if row.tokens is not None:
             lists = {"log_probs": ragged(row.tokens)}
-            write_table(self.path / "tokens" / f"{row_id}.parquet", lists, split=["log_probs.list.element"])
+            file, floats = self.path / "tokens" / f"{row_id}.parquet", ["log_probs.list.element"]
+            write_table(file, lists, split=floats, group=TEXTS_AT_ONCE)
         columns = {
             "text": np.arange(len(row.log_likelihood), dtype=np.int32),
             "log_likelihood": row.log_likelihood,

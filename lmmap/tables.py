@@ -20,6 +20,7 @@ def write_table(
     *,
     footer: Mapping[str, Any] | None = None,
     split: Iterable[str] = (),
+    group: int | None = None,
 ) -> None:
     """Write columns to a Parquet file, whole; the same columns give the same bytes.
 
@@ -33,6 +34,8 @@ def write_table(
         Kept as JSON in the file's metadata under ``lmmap``.
     split : iterable of str
         Float columns to be written byte stream by byte stream, which packs them tighter.
+    group : int, optional
+        Rows that can be read without the others.
     """
     table = pa.table(dict(columns))
     if footer is not None:
@@ -40,7 +43,12 @@ def write_table(
     encodings = dict.fromkeys(split, "BYTE_STREAM_SPLIT")
     with whole_file(path) as temporary:
         pq.write_table(
-            table, temporary, compression="zstd", use_dictionary=False, column_encoding=encodings or None
+            table,
+            temporary,
+            compression="zstd",
+            use_dictionary=False,
+            column_encoding=encodings or None,
+            row_group_size=group,
         )
 
 

@@ -81,7 +81,7 @@ ROOMS = {
     ),
     "exact_kl": Room("errors files geometry texts models scoring", "numpy pandas torch"),
     "plotting": Room(
-        "errors files geometry loglik modelmap", "matplotlib numpy pandas scipy seaborn textalloc"
+        "errors files geometry loglik resampling modelmap", "matplotlib numpy pandas scipy seaborn textalloc"
     ),
     "notebooks": Room(
         "errors files signals",

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.collections import EllipseCollection, LineCollection, PathCollection
 from matplotlib.colors import CenteredNorm, LogNorm, SymLogNorm, to_hex
 from matplotlib.text import Text
 from scipy.cluster.hierarchy import dendrogram, linkage
@@ -189,6 +189,21 @@ class TestMap:
         area = clouds(ax)[0].get_sizes()
         assert (np.diff(area) < 0).all()  # large ones first, so that small ones lie on top
         assert "area: parameters, 10M to 10B" in ax.get_xlabel()
+
+    def test_an_ellipse_holds_95_percent_of_a_position(self):
+        model_map = map_of(12)
+        covariances = np.array([[[1.0, 0.8], [0.8, 1.0]]] * 12) * np.arange(1, 13)[:, None, None]
+        ax = plot_map(model_map, covariances=covariances, label=None)
+        (drawn,) = (c for c in ax.collections if isinstance(c, EllipseCollection))
+        np.testing.assert_allclose(drawn.get_offsets(), model_map.coordinates)
+        np.testing.assert_allclose(drawn.get_widths() / 2, np.sqrt(5.991 * 1.8 * np.arange(1, 13)), rtol=1e-3)
+        np.testing.assert_allclose(
+            drawn.get_heights() / 2, np.sqrt(5.991 * 0.2 * np.arange(1, 13)), rtol=1e-3
+        )
+        np.testing.assert_allclose(drawn.get_angles(), 45)
+        assert "95 % over texts" in "".join(t.get_text() for t in ax.figure.findobj(Text)).replace("\n", " ")
+        with pytest.raises(InputError, match=r"covariances have shape \(3, 2, 2\), expected \(12, 2, 2\)"):
+            plot_map(model_map, covariances=covariances[:3])
 
     def test_the_caption_stands_whole_below(self):
         model_map = map_of()

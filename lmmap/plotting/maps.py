@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import textalloc
 from matplotlib.axes import Axes
+from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from matplotlib.typing import ColorType
 
@@ -28,6 +29,7 @@ from lmmap.plotting.style import (
     readable,
     shorten,
 )
+from lmmap.resampling import ellipses
 
 SMALL = 30  # models that can be labelled one by one
 MOST_LABELS = 15
@@ -44,6 +46,7 @@ def plot_map(
     size: str | None = None,
     path: tuple[str, str] | None = None,
     max_groups: int = 12,
+    covariances: np.ndarray | None = None,
     caption: str | None = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -67,6 +70,8 @@ def plot_map(
         for checkpoints. A thin line joins the models of a path.
     max_groups : int
         How many groups get a colour, at most 32.
+    covariances : (K, 2, 2) float array, optional
+        Of the positions, from `lmmap.resampling.position_covariances`: drawn as 95 % ellipses.
     caption : str, optional
         Text below, by default what `ModelMap.caption` says; an empty one for none.
     ax : Axes, optional
@@ -103,6 +108,7 @@ def plot_map(
         raise InputError("ax lies in a subfigure, where labels cannot be placed: use plt.subplots")
     lines = [] if path is None else _draw_paths(ax, xy, table, *path)
     _draw_points(ax, xy, painted, area)
+    ellipse_note = "" if covariances is None else _draw_ellipses(ax, xy, covariances)
     ax.set_aspect("equal", adjustable="datalim")
     ax.margins(0.1)
     ax.set(xticks=[], yticks=[])
@@ -112,7 +118,7 @@ def plot_map(
     elif isinstance(painted, Groups) and label != color:
         ax.legend(handles=painted.handles(), title=painted.title, **BESIDE)
     text = model_map.caption() if caption is None else caption
-    _write_caption(ax, ax.figure, [text, painted.note() if painted else "", area_note])
+    _write_caption(ax, ax.figure, [text, painted.note() if painted else "", area_note, ellipse_note])
     _place_labels(ax, xy, rows, names, inks, lines)
     return ax
 
@@ -161,6 +167,20 @@ def _draw_points(ax: Axes, xy: np.ndarray, painted: Groups | Scale | None, area:
             colors = painted.colors()
             for rows, z in ((np.flatnonzero(~painted.known), 2.0), (np.flatnonzero(painted.known), 2.1)):
                 scatter(rows, [colors[k] for k in rows], "o", z)
+
+
+def _draw_ellipses(ax: Axes, xy: np.ndarray, covariances: np.ndarray) -> str:
+    """Draw where 95 % of the positions lie when texts are drawn again, and say so."""
+    if np.shape(covariances) != (len(xy), 2, 2):
+        raise InputError(f"covariances have shape {np.shape(covariances)}, expected {(len(xy), 2, 2)}")
+    semi_axes, angle = ellipses(covariances)
+    longer, shorter = 2 * semi_axes.T
+    outlines = EllipseCollection(
+        longer, shorter, np.degrees(angle), units="xy", offsets=xy, offset_transform=ax.transData,
+        facecolors="none", edgecolors=INK, linewidths=0.5, alpha=0.5, zorder=1.9,
+    )  # fmt: skip
+    ax.add_collection(outlines)
+    return "ellipses: 95 % over texts drawn again"
 
 
 def _one_or_all(area: np.ndarray) -> np.ndarray:
