@@ -38,6 +38,8 @@ class Segments:
         whole texts: (K, stop - start) float64, in nats.
     chosen : (S,) bool array, optional
         The pieces drawn by `sample`; all by default.
+    end_byte : (S,) int array, optional
+        Where each piece ends in its text, in bytes of UTF-8, if that is known.
     """
 
     unit: Literal["token", "segment", "text"]
@@ -47,6 +49,7 @@ class Segments:
     text_of_segment: Array
     read: Callable[[int, int], Array]
     chosen: Array | None = None
+    end_byte: Array | None = None
 
     def __post_init__(self) -> None:
         shapes = (len(self.models), len(self.n_bytes))

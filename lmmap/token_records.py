@@ -79,6 +79,9 @@ def read_segments(store: Store, *, models: Sequence[str] | None = None) -> Segme
         unit, n_tokens = "token", cuts[0].n_tokens
         text, starts = np.repeat(np.arange(len(n_tokens)), n_tokens), [np.arange(n_tokens.sum())]
 
+    last_byte = np.maximum.accumulate(cuts[0].last_byte)[np.append(starts[0][1:], len(cuts[0].last_byte)) - 1]
+    end_byte = last_byte + 1 - (np.cumsum(n_bytes) - n_bytes)[text]
+
     def read(start: int, stop: int) -> Array:
         texts = range(text[start], text[stop - 1] + 1)
         block = np.empty((len(rows), stop - start))
@@ -94,7 +97,7 @@ def read_segments(store: Store, *, models: Sequence[str] | None = None) -> Segme
             list(pool.map(fill, range(len(rows))))
         return block
 
-    return Segments(unit, tuple(rows), scores.values, n_bytes, text, read)
+    return Segments(unit, tuple(rows), scores.values, n_bytes, text, read, end_byte=end_byte)
 
 
 def common_segments(cuts: Sequence[Cut], n_bytes: Array) -> tuple[Array, list[Array]]:

@@ -80,8 +80,10 @@ ROOMS = {
         "bitsandbytes peft torchao transformers",
     ),
     "exact_kl": Room("errors files geometry texts models scoring", "numpy pandas torch"),
+    "microscope": Room("errors geometry loglik segments estimates uncertainty exact_kl", "numpy pandas"),
     "plotting": Room(
-        "errors files geometry loglik resampling modelmap", "matplotlib numpy pandas scipy seaborn textalloc"
+        "errors files geometry loglik resampling modelmap microscope",
+        "matplotlib numpy pandas scipy seaborn textalloc",
     ),
     "notebooks": Room(
         "errors files signals",
@@ -93,7 +95,9 @@ ROOMS = {
         "filelock numpy safetensors tokenizers torch tqdm transformers",
         "babel gguf yaml",
     ),
-    "widgets": Room("errors models store scoring", "", "IPython ipywidgets matplotlib"),
+    "widgets": Room(
+        "errors models store token_records scoring microscope plotting", "", "IPython ipywidgets matplotlib"
+    ),
     "cli": Room(
         "errors signals texts text_files chunks models model_lists store modelmap scoring plotting notebooks "
         "demo",
@@ -258,7 +262,10 @@ NO_EXAMPLE = {
     "with_sliders": "a picture that moves: notebook 00",
     "plot_estimate_vs_exact": "a picture: notebook 06",
     "plot_kl_heatmap": "a picture: notebook 03",
+    "pick_pair": "a page that changes: notebook 06",
     "plot_map": "a picture: notebook 07",
+    "plot_pair": "a picture: notebook 06",
+    "plot_sweep": "a picture: notebook 06",
     "plot_matrix": "a picture: notebook 03",
     "read_documents": "as `read_texts`, one whole file after the other",
     "save_figure": "writes a picture",

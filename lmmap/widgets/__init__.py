@@ -2,3 +2,5 @@
 
 from lmmap.widgets.live import LiveSweep as LiveSweep
 from lmmap.widgets.live import score_live as score_live
+from lmmap.widgets.pairs import pick_pair as pick_pair
+from lmmap.widgets.sliders import with_sliders as with_sliders
