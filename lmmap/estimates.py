@@ -1,12 +1,9 @@
 """Estimates: KL between models from scores already stored, by several estimators called in one way.
 
 All but the ensemble level are half a squared Euclidean distance between rows of coordinates, so that Gram
-matrices, maps, neighbours and weights of texts work on each alike. D is the difference of two models' log-probabilities of a piece of
-text. Everything is float64, in nats per text; sums go block by block.
-
-That holds for the mixture level too: D tanh(D / 2) is the integral over all real u of (1 - cos uD) n(u) with
-n(u) = pi cosh(pi u) / sinh(pi u)^2 > 0, and 1 - cos u(a - b) = |e^(iua) - e^(iub)|^2 / 2. Its coordinates are
-too many to be held; those that `gram_matrix` gives fit all distances.
+matrices, maps, neighbours and weights of texts work on each alike: for the mixture level since D tanh(D / 2)
+is the integral over all real u of (1 - cos uD) pi cosh(pi u) / sinh(pi u)^2. D is the difference of two
+models' log-probabilities of a piece of text. Everything is float64, in nats per text; sums go block by block.
 """
 
 from __future__ import annotations
@@ -47,10 +44,8 @@ ESTIMATORS = {
 """Name of each estimator -> what it is and what it assumes."""
 
 RECOMMENDED = "midpoint"
-"""For models of one tokenizer on corpus texts; `benchmarks/estimators.md` has the numbers."""
-
 RECOMMENDED_ACROSS = "mixture"
-"""For segments of different tokenizers; held against what sampled texts give."""
+"""For models of one tokenizer on corpus texts, and of different ones: see `benchmarks/estimators.md`."""
 
 SUMMED = ("mixture", "midpoint", "ensemble")  # from differences, pair by pair
 
@@ -111,8 +106,8 @@ def estimate_kl_by(estimator: str, segments: Segments, *, weights: Array | None 
     if estimator == "ensemble":
         return _ensemble(segments, _checked_weights(weights, len(segments.n_bytes)))
     if estimator == "midpoint":
-        parts = [estimate_kl_by(e, segments, weights=weights) for e in ("segment_centered", "mixture")]
-        middle: Array = (parts[0] + parts[1]) / 2
+        centered = estimate_kl_by("segment_centered", segments, weights=weights)
+        middle: Array = (centered + estimate_kl_by("mixture", segments, weights=weights)) / 2
         return middle
     gram = gram_matrix(estimator, segments, weights=weights)
     squares: Array = np.diag(gram)
