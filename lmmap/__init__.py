@@ -69,6 +69,7 @@ _ROOM_OF = {
     "plot_matrix": "plotting",
     "plot_pair": "plotting",
     "plot_sweep": "plotting",
+    "recommended_kl": "recommended",
     "look_at_pair": "microscope",
     "pick_pair": "widgets",
     "plot_estimate_vs_exact": "plotting",

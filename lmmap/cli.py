@@ -178,21 +178,47 @@ def status(run: Path) -> None:
 @click.option(
     "--method", type=click.Choice(["tsne", "pca", "mds", "umap"]), default="tsne", show_default=True
 )
+@click.option(
+    "--estimator", help="Of KL; by default the recommended one, or text_level with --clip, pca, --no-tokens."
+)
 @click.option("--color", help="Column of the models' table that colours the map.")
 @click.option("--clip", type=float, help="Share of all entries to be clipped below, e.g. 0.02.")
 @click.option("--seed", default=42, show_default=True, help="Seed of t-SNE and UMAP.")
-def map_(run: Path, output: Path, method: str, color: str | None, clip: float | None, seed: int) -> None:
-    """Draw a score set as a map of models."""
+def map_(
+    run: Path,
+    output: Path,
+    method: str,
+    estimator: str | None,
+    color: str | None,
+    clip: float | None,
+    seed: int,
+) -> None:
+    """Draw a score set as a map of models.
+
+    Text level is the published estimator, and the only one that --clip and pca know. Elsewhere a set that has
+    its token records is drawn by the recommended one.
+    """
     from lmmap.modelmap import fit_map
     from lmmap.plotting import plot_map, save_figure
+    from lmmap.recommended import recommended_kl
     from lmmap.store import Store
 
     if output.suffix not in {".png", ".svg"}:
         raise InputError(f"{output}: a picture is .png or .svg")
-    scores = Store(run).load()
+    store = Store(run)
+    scores = store.load()
+    if estimator not in (None, "text_level") and (clip is not None or method == "pca"):
+        raise InputError(f"--estimator {estimator} goes with neither --clip nor --method pca")
+    published = clip is not None or method == "pca" or not store.has_tokens(scores.models.index)
     if clip is not None:
         scores = scores.clip_below(quantile=clip)
-    model_map = fit_map(scores, method=cast(Any, method), seed=seed)
+    if estimator == "text_level" or (estimator is None and published):
+        model_map = fit_map(scores, method=cast(Any, method), seed=seed)
+    else:
+        kl = recommended_kl(store, estimator=estimator)
+        model_map = fit_map(
+            scores, method=cast(Any, method), seed=seed, kl=kl, estimator=kl.attrs["estimator"]
+        )
     axes = plot_map(model_map, color=color)
     save_figure(cast(Any, axes.get_figure(root=True)), output)
     click.echo(f"{output}: {model_map.caption()}")

@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -247,6 +247,10 @@ class Store:
         return RowAtWork(self.path / "parts" / row_id)
 
     # Reading
+
+    def has_tokens(self, rows: Iterable[str]) -> bool:
+        """Whether the log-probability of every token was kept for all of these rows."""
+        return all((self.path / "tokens" / f"{row}.parquet").exists() for row in rows)
 
     def requests(self) -> list[dict[str, Any]]:
         """Read what was asked for, in alphabetical order."""

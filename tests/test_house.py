@@ -80,6 +80,7 @@ ROOMS = {
         "bitsandbytes peft torchao transformers",
     ),
     "exact_kl": Room("errors files geometry texts models scoring", "numpy pandas torch"),
+    "recommended": Room("errors segments estimates store token_records", "numpy pandas"),
     "microscope": Room("errors geometry loglik segments estimates uncertainty exact_kl", "numpy pandas"),
     "plotting": Room(
         "errors files geometry loglik resampling modelmap microscope",
@@ -99,7 +100,7 @@ ROOMS = {
         "errors models store token_records scoring microscope plotting", "", "IPython ipywidgets matplotlib"
     ),
     "cli": Room(
-        "errors signals texts text_files chunks models model_lists store modelmap scoring plotting notebooks "
+        "errors signals texts text_files chunks models model_lists store recommended modelmap scoring plotting notebooks "
         "demo",
         "click",
         "pandas torch tqdm",
@@ -270,6 +271,7 @@ NO_EXAMPLE = {
     "read_documents": "as `read_texts`, one whole file after the other",
     "save_figure": "writes a picture",
     "read_segments": "needs a folder of scores",
+    "recommended_kl": "needs a folder of scores",
     "score_live": "a table that lives: notebook 02",
     "score_models": "needs models' files",
     "score_texts": "needs a model's files",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ FOLDER = Path(__file__).parent.parent / "notebooks"
 
 # Notebook -> what its parameters are here; {world} is the folder that the fixture below fills.
 TINY: dict[str, dict[str, Any]] = {
+    "00_what_is_kl": {"n_samples": 300},
     "01_first_map": {"run": "{world}/zoo"},
     "02_score_texts": {
         "model": "{world}/models/zoo-0",
@@ -45,6 +47,16 @@ TINY: dict[str, dict[str, Any]] = {
         "n_real": 3,
     },
     "07_model_map": {"run": "{world}/zoo", "ends": ["zoo-0", "zoo-1"], "real_run": "{world}/real"},
+    "solutions/00_what_is_kl": {},
+    "solutions/04_double_centering": {},
+    "solutions/05_kl_approximation": {},
+    "solutions/06_validate_exact_kl": {
+        "run": "{world}/zoo",
+        "models": "{world}/zoo.yaml",
+        "n_models": 3,
+        "n_texts": 4,
+        "percent": 5.0,
+    },
 }
 FIGURES = {
     "01_first_map": ["zoo_map"],
@@ -121,17 +133,32 @@ def said(executed: dict[str, Any], stream: str) -> str:
     return "".join("".join(o["text"]) for o in outputs if o.get("name") == stream)
 
 
+def kinds_of_outputs(executed: dict[str, Any]) -> set[str]:
+    outputs = [output for cell in executed["cells"] for output in cell.get("outputs", [])]
+    return {kind for output in outputs for kind in output.get("data", {})}
+
+
 def test_every_notebook_has_tiny_parameters() -> None:
-    assert sorted(TINY) == sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+    found = [*FOLDER.glob("*.ipynb"), *FOLDER.glob("solutions/*.ipynb")]
+    assert sorted(TINY) == sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in found)
 
 
 @pytest.mark.parametrize("stem", sorted(TINY))
 def test_notebook_runs_in_silence(stem: str, world: Path, tmp_path: Path) -> None:
     executed = run(stem, world, tmp_path)
     assert said(executed, "stderr") == ""
+    assert "application/vnd.jupyter.widget-view+json" not in kinds_of_outputs(executed), "nobody can move it"
     written = [path.name for path in sorted((tmp_path / "figures").glob("*"))]
     if stem in FIGURES:
         assert written == [f"{name}.{kind}" for name in FIGURES[stem] for kind in ("png", "svg")]
+
+
+def test_skipping_the_words_that_a_document_lacks_gives_a_negative_number(
+    world: Path, tmp_path: Path
+) -> None:
+    executed = run("00_what_is_kl", world, tmp_path, first="a b c", second="a")
+    assert f"skipping: {-math.log(3) / 3:.3f} nats, negative" in said(executed, "stdout")
+    assert "Documents: inf as counted" in said(executed, "stdout")
 
 
 def test_what_only_the_demo_has_is_skipped_politely(world: Path, tmp_path: Path) -> None:

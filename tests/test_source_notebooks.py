@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import json
+import re
 import tokenize
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ import pytest
 
 from lmmap.notebooks.parameters import read_parameters
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+FOLDER = Path(__file__).parent.parent / "notebooks"
+LESSONS = sorted(FOLDER.glob("*.ipynb"))
+SOLUTIONS = sorted(FOLDER.glob("solutions/*.ipynb"))
+NOTEBOOKS = [*LESSONS, *SOLUTIONS]
 
 
 def cells_of(notebook: Path) -> list[dict[str, Any]]:
@@ -61,7 +65,9 @@ def test_complaints_about_parameters(line: str, complaint: list[str]) -> None:
     assert complaints(line) == complaint
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "notebook", NOTEBOOKS, ids=lambda path: str(path.relative_to(FOLDER).with_suffix(""))
+)
 def test_source_notebooks_are_clean_and_short(notebook: Path) -> None:
     cells = cells_of(notebook)
     code = [cell for cell in cells if cell["cell_type"] == "code"]
@@ -72,10 +78,25 @@ def test_source_notebooks_are_clean_and_short(notebook: Path) -> None:
     assert not long, "more than 12 lines:\n\n" + "\n\n".join(long)
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "notebook", NOTEBOOKS, ids=lambda path: str(path.relative_to(FOLDER).with_suffix(""))
+)
 def test_parameters_are_literals_that_lmmap_run_understands(notebook: Path) -> None:
     tagged = [cell for cell in cells_of(notebook) if "parameters" in cell["metadata"].get("tags", [])]
     assert [cell["cell_type"] for cell in tagged] == ["code"]
     assert complaints(source_of(tagged[0])) == []
     declared = {node.target.id: ast.literal_eval(node.value) for node in ast.parse(source_of(tagged[0])).body}
     assert {name: parameter.default for name, parameter in read_parameters(notebook).items()} == declared
+
+
+@pytest.mark.parametrize("solutions", SOLUTIONS, ids=lambda path: path.stem)
+def test_a_lesson_with_solutions_apart_names_them_and_every_exercise_is_solved(solutions: Path) -> None:
+    lesson = [source_of(cell) for cell in cells_of(FOLDER / solutions.name)]
+    assert f"`solutions/{solutions.name}`" in lesson[-1]
+    exercises = re.findall(r"^(\d+)\. ", lesson[-1].partition("## Exercises")[2], re.MULTILINE)
+    solved = re.findall(r"^## (\d+)\. ", "\n".join(map(source_of, cells_of(solutions))), re.MULTILINE)
+    assert exercises
+    assert solved == exercises
+    assert not any(
+        "solution" in cell["metadata"].get("tags", []) for cell in cells_of(FOLDER / solutions.name)
+    )
