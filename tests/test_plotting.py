@@ -201,6 +201,10 @@ class TestMap:
             drawn.get_heights() / 2, np.sqrt(5.991 * 0.2 * np.arange(1, 13)), rtol=1e-3
         )
         np.testing.assert_allclose(drawn.get_angles(), 45)
+        reach = drawn.get_widths()[:, None] / 2 * [[1, 1]]
+        low, high = np.transpose([ax.get_xlim(), ax.get_ylim()])
+        assert (model_map.coordinates - reach >= low).all()
+        assert (model_map.coordinates + reach <= high).all()
         assert "95 % over texts" in "".join(t.get_text() for t in ax.figure.findobj(Text)).replace("\n", " ")
         with pytest.raises(InputError, match=r"covariances have shape \(3, 2, 2\), expected \(12, 2, 2\)"):
             plot_map(model_map, covariances=covariances[:3])

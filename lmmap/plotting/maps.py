@@ -180,6 +180,7 @@ def _draw_ellipses(ax: Axes, xy: np.ndarray, covariances: np.ndarray) -> str:
         facecolors="none", edgecolors=INK, linewidths=0.5, alpha=0.5, zorder=1.9,
     )  # fmt: skip
     ax.add_collection(outlines)
+    ax.update_datalim(np.concatenate([xy - semi_axes[:, :1], xy + semi_axes[:, :1]]))
     return "ellipses: 95 % over texts drawn again"
 
 
