@@ -94,7 +94,8 @@ def report(rows: list[Row], runs: Mapping[str, Row]) -> str:
         "Estimates come from the log-probabilities of the tokens that are there, the exact value from the "
         "whole vocabulary at every token (across tokenizers: from the log-likelihoods of sampled texts). A "
         "ratio is estimate over exact. Pairs and texts are halved at random: what is tuned or chosen is so "
-        "on the one half of both, and all numbers but those of the last table are of the other. "
+        "on the one half of both, and all numbers but those of the last table are of the other. Models are "
+        "not halved: those of a pair held out are seen in other pairs. "
         "`conditional` needs the vocabulary too, and is there for comparison.\n",
         *_runs(rows, runs),
         which_distance(rows),

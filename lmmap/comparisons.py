@@ -8,7 +8,7 @@ import numpy as np
 
 from lmmap.blocks import Names, centered
 from lmmap.errors import InputError
-from lmmap.resolution import noise_kl
+from lmmap.resolution import noise_kl, one_for_each
 from lmmap.student import t_tail
 
 
@@ -81,7 +81,7 @@ def is_closer(
     Returns
     -------
     Closer
-        With p = 1 where j and k are one model, and 0 where i and j are and k is not.
+        With p = 1 where j and k are one model.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def is_closer(
         if not 0 <= position < n_models:
             raise InputError(f"no model {position}: positions go from 0 to {n_models - 1}")
     rows = np.asarray(L, dtype=np.float64)[[i, j, k]]
-    noise = np.zeros((3, 3)) if error_var is None else noise_kl(np.asarray(error_var)[[i, j, k]])
+    noise = np.zeros((3, 3)) if error_var is None else noise_kl(one_for_each(error_var, n_models)[[i, j, k]])
     _, made = centered(L, weights=weights, blocks=blocks)
     D = made.differences(rows[1:], rows[0])
     squares = D**2 + made.small_sample * made.mean_errors(D)[:, None] ** 2  # their mean is not biased

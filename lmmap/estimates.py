@@ -35,8 +35,8 @@ ESTIMATORS = {
     "on every segment alike is no divergence.",
     "mixture": "The sum of D tanh(D / 2) over segments: half-Jeffreys exactly, near or far, if every segment "
     "comes, given the text before it, from either model with equal chance.",
-    "midpoint": "The mean of segment centred and mixture level: on texts that neither model wrote, squares "
-    "of far pairs are too large by about as much as the mixture level is too small.",
+    "midpoint": "The mean of segment centred and mixture level: texts are such that squares of far pairs are "
+    "too large by about as much as the mixture level is too small, as for the models it was measured on.",
     "ensemble": "Half the sum of (r_i - r_j) D over segments, r a model's probability over the mean of all "
     "models', divided by the mean of (r_i + r_j) / 2: half-Jeffreys, by importance sampling, if every "
     "segment comes, given the text before it, from any of the models with equal chance.",
@@ -266,6 +266,9 @@ def _ensemble(segments: Segments, w: Array) -> Array:
         for i in range(n_models - 1):
             D = log_probs[i + 1 :] - log_probs[i]
             kl[i, i + 1 :] += ((r[i + 1 :] - r[i]) * D) @ share / 2
+    if not mass.all():
+        name = segments.models[int(np.argmin(mass))]
+        raise InputError(f"{name} is too far from the others for the ensemble level; leave it out")
     symmetric: Array = (kl + kl.T) * mass.mean() / ((mass + mass[:, None]) / 2)
     return symmetric
 

@@ -236,6 +236,8 @@ def _tokens(
     difference = np.concatenate([block[0] - block[1] for block, _ in segments.blocks()])
     end, text = segments.end_byte, segments.text_of_segment
     start = np.where(np.diff(text, prepend=-1) > 0, 0, np.roll(end, 1))
+    if segments.chosen is not None:
+        start, end, text = (values[segments.chosen] for values in (start, end, text))
     rows = []
     for s in np.argsort(-np.abs(difference), kind="stable")[:n_shown]:
         piece = texts[text[s]].encode()[start[s] : end[s]].decode(errors="replace")

@@ -8,7 +8,7 @@ import numpy as np
 
 from lmmap.errors import InputError
 from lmmap.estimates import SUMMED, estimate_kl_by
-from lmmap.geometry import double_center
+from lmmap.geometry import NEAR, double_center, squared_distances
 from lmmap.segments import Segments
 
 Array = np.ndarray
@@ -27,7 +27,8 @@ class PairFlags(NamedTuple):
     Parameters
     ----------
     second_order : (K, K) bool array
-        Second order is not enough: the estimate is probably more than 20 % off half-Jeffreys on these texts.
+        Second order may not be enough: the estimate may be more than 20 % off half-Jeffreys on these texts
+        (how often it is: ``benchmarks/laboratory.md``).
     length : (K, K) bool array
         Length drives the pair: text level is more than twice what it is with length regressed out.
     doubt : (K, K) float array
@@ -48,7 +49,9 @@ class PairFlags(NamedTuple):
         """Put a pair's flags in words; nothing if there are none."""
         said = []
         if self.second_order[i, j]:
-            said.append(f"second order is not enough for this pair ({self.doubt[i, j]:.2g} > {self.limit:g})")
+            said.append(
+                f"second order may not be enough for this pair ({self.doubt[i, j]:.2g} > {self.limit:g})"
+            )
         if self.length[i, j]:
             said.append(f"length drives this pair ({self.length_share[i, j]:.0%} of the variance)")
         return "; ".join(said)
@@ -132,15 +135,17 @@ def _gap(estimate: Array, mixture: Array) -> Array:
 
 
 def _third_order(totals: Array, weights: Array | None) -> Array:
+    """Give |E D^3| / (3 E D^2), from products of all rows; near pairs from their differences."""
     Q = double_center(totals, weights=weights)
     w = np.ones(Q.shape[1]) if weights is None else np.asarray(weights, dtype=np.float64)
-    doubt = np.zeros((len(Q), len(Q)))
-    for i in range(len(Q) - 1):
-        D = Q[i + 1 :] - Q[i]
-        second, third = D**2 @ w, np.abs(D**3 @ w)
-        doubt[i, i + 1 :] = np.divide(third, 3 * second, out=np.zeros_like(third), where=second > 0)
-    symmetric: Array = doubt + doubt.T
-    return symmetric
+    crossed, cubes, gram = (w * Q**2) @ Q.T, Q**3 @ w, (w * Q) @ Q.T
+    third = cubes[:, None] - 3 * crossed + 3 * crossed.T - cubes
+    second = squared_distances(totals, weights=weights) * w.sum()
+    near = second < NEAR * (np.diag(gram)[:, None] + np.diag(gram))
+    for i in np.flatnonzero(near.any(axis=1)):
+        third[i, near[i]] = (Q[i] - Q[near[i]]) ** 3 @ w
+    doubt: Array = np.divide(np.abs(third), 3 * second, out=np.zeros_like(third), where=second > 0)
+    return doubt
 
 
 def _length_share(segments: Segments, weights: Array | None) -> Array:

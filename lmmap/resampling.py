@@ -8,7 +8,7 @@ import numpy as np
 
 from lmmap.blocks import Blocks, Names, centered, make_blocks
 from lmmap.errors import InputError
-from lmmap.resolution import noise_kl
+from lmmap.resolution import noise_kl, one_for_each
 
 TIE = 1e-9  # of a distance: models this equal are equally near
 ROUNDS = 4  # of orthogonal iteration, from the axes of the whole
@@ -115,7 +115,7 @@ def neighbor_probabilities(
         raise InputError(f"no model {i}: positions go from 0 to {len(Q) - 1}")
     if not 1 <= k < len(Q):
         raise InputError(f"{len(Q)} models have at most {len(Q) - 1} neighbours each, {k} were asked for")
-    noise = np.zeros(len(Q)) if error_var is None else 2 * noise_kl(error_var)[i]
+    noise = np.zeros(len(Q)) if error_var is None else 2 * noise_kl(one_for_each(error_var, len(Q)))[i]
     rows = np.asarray(L, dtype=np.float64)
     D = made.differences(rows, rows[i]).T
     squares = D**2

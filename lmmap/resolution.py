@@ -72,3 +72,11 @@ def debias_kl(kl: np.ndarray, error_var: np.ndarray) -> np.ndarray:
     """
     left: np.ndarray = np.maximum(kl - noise_kl(error_var), 0.0)
     return left
+
+
+def one_for_each(error_var: np.ndarray, n_models: int) -> np.ndarray:
+    """Refuse noise that is not given for each model."""
+    noise = np.asarray(error_var, dtype=np.float64)
+    if noise.shape != (n_models,):
+        raise InputError(f"error_var has shape {noise.shape}, expected ({n_models},): one for each model")
+    return noise

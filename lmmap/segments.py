@@ -62,6 +62,8 @@ class Segments:
         if wrong := lengths[~(np.isfinite(lengths) & (lengths > 0))].tolist():
             raise InputError(f"n_bytes must be positive, got {wrong[0]:g}")
         text = self.text_of_segment
+        if text.dtype.kind not in "iu":
+            raise InputError(f"text_of_segment must hold whole numbers, got {text.dtype}")
         if not len(text) or text[0] < 0 or text[-1] >= len(lengths) or (np.diff(text) < 0).any():
             raise InputError(
                 f"text_of_segment must go up from 0 to at most {len(lengths) - 1}, text by text; order the "
@@ -126,21 +128,34 @@ class Segments:
         Raises
         ------
         InputError
-            If a value is not finite: model and text are named.
+            If a value is not finite, or pieces do not add up to their text: model and text are named.
         """
         ends = np.cumsum(self.n_of_text)
         at_once = max(1, NUMBERS_AT_ONCE // len(self.models))
         start = 0
         while start < len(self.text_of_segment):
             last = np.searchsorted(ends, start + at_once, side="right") - 1
-            stop = int(max(ends[last], ends[self.text_of_segment[start]]))
+            stop = int(ends[max(last, self.text_of_segment[start])])
             block, text = self.read(start, stop), self.text_of_segment[start:stop]
             if not np.isfinite(block).all():
                 i, s = np.argwhere(~np.isfinite(block))[0]
                 raise InputError(f"{self.models[i]} gives a piece of text {text[s] + 1} {block[i, s]} nats")
+            self._check_sums(block, text)
             keep = slice(None) if self.chosen is None else self.chosen[start:stop]
             yield block[:, keep], text[keep]
             start = stop
+
+    def _check_sums(self, block: Array, text: Array) -> None:
+        """Refuse pieces that are not those of the totals."""
+        first = np.flatnonzero(np.diff(text, prepend=-1))
+        sums, totals = np.add.reduceat(block, first, axis=1), self.totals[:, text[first]]
+        off = np.abs(sums - totals) > 1e-6 * np.abs(totals) + 1e-3
+        if off.any():
+            i, x = np.argwhere(off)[0]
+            raise InputError(
+                f"{self.models[i]} gives text {text[first[x]] + 1} {totals[i, x]:g} nats, its pieces "
+                f"{sums[i, x]:g}; score the model again"
+            )
 
 
 def segments_of_totals(L: Array, n_bytes: Array, *, models: Sequence[str] | None = None) -> Segments:

@@ -13,7 +13,7 @@ import numpy as np
 
 from lmmap.blocks import ROUNDING, Blocks, Names, centered
 from lmmap.errors import InputError
-from lmmap.resolution import noise_kl
+from lmmap.resolution import noise_kl, one_for_each
 from lmmap.student import t_quantile
 
 NEAR = 1e-9  # of the fourth moments of two rows: below it pairs are subtracted first
@@ -44,9 +44,10 @@ class KLIntervals(NamedTuple):
 
     @property
     def told_apart(self) -> np.ndarray:
-        """Whether the interval lies above 0, (K, K) bool: noise alone would not show this distance.
+        """Whether the interval lies above 0, (K, K) bool.
 
-        False as well where so few blocks carry the distance that they set no bounds.
+        With ``error_var``, noise alone would not show this distance; without, rows that differ by nothing but
+        noise are told apart. False where so few blocks carry the distance that they set no bounds.
         """
         return self.low > 0
 
@@ -114,7 +115,7 @@ def kl_intervals(
     if not 0 < level < 1:
         raise InputError(f"level must lie between 0 and 1, got {level}")
     sums = _pair_sums(L, weights, blocks)
-    noise = 0.0 if error_var is None else noise_kl(_one_for_each(error_var, len(sums.variance)))
+    noise = 0.0 if error_var is None else noise_kl(one_for_each(error_var, len(sums.variance)))
     variance = sums.variance + sums.small_sample * sums.of_mean
     error = np.sqrt(sums.small_sample * (sums.of_variance + 2 * sums.of_mean**2))
     differ = variance > 0
@@ -264,10 +265,3 @@ def _mirrored(values: np.ndarray) -> np.ndarray:
     above = np.triu(values, 1)
     whole: np.ndarray = above + above.T
     return whole
-
-
-def _one_for_each(error_var: np.ndarray, n_models: int) -> np.ndarray:
-    noise = np.asarray(error_var, dtype=np.float64)
-    if noise.shape != (n_models,):
-        raise InputError(f"error_var has shape {noise.shape}, expected ({n_models},): one for each model")
-    return noise

@@ -388,3 +388,10 @@ def test_without_token_records_there_are_only_text_levels(name):
     texts = segments_of_totals(np.array([[-1.0, -3.0], [-2.0, -2.0]]), np.array([8, 8]))
     with pytest.raises(InputError, match=f"{name} needs token records"):
         estimate_kl_by(name, texts)
+
+
+def test_a_model_far_from_all_others_has_no_ensemble_level():
+    rows = np.array([[-1.0, -1], [-900, -900], [-901, -901]])
+    pieces = segments_of_tokens(rows, np.array([0, 1]), np.array([1, 1]))
+    with pytest.raises(InputError, match="model 1 is too far from the others for the ensemble level"):
+        estimate_kl_by("ensemble", pieces)

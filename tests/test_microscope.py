@@ -97,6 +97,16 @@ def test_pieces_are_quoted_from_their_texts_and_add_up(second, store):
             assert piece["piece"] == whole[piece["start"] : piece["end"]].decode(errors="replace")
 
 
+def test_drawn_pieces_are_quoted_from_where_they_stand(store):
+    segments, scores = read_segments(store, models=["llama", "gpt2"]), store.load()
+    n = len(segments.text_of_segment)
+    everything = look_at_pair(scores, "llama", "gpt2", texts=TEXTS, segments=segments, n_shown=n).tokens
+    drawn = segments.sample(n // 3)
+    some = look_at_pair(scores, "llama", "gpt2", texts=TEXTS, segments=drawn, n_shown=n).tokens
+    assert len(some) == n // 3
+    assert set(map(tuple, some.to_numpy())) <= set(map(tuple, everything.to_numpy()))
+
+
 def test_shares_of_texts_and_of_the_variance_are_the_whole(store):
     pair = look_at_pair(store.load(), "gpt2", "llama", texts=TEXTS, n_shown=len(TEXTS))
     assert pair.texts["share"].sum() == pytest.approx(1)

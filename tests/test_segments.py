@@ -314,3 +314,18 @@ def test_a_sample_must_hold_something():
     with pytest.raises(InputError, match="0 segments were asked for"):
         texts.sample(0)
     assert repr(texts.sample(2)) == "Segments: 2 models x 3 texts, 3 texts, 2 of them drawn, nats"
+
+
+def test_blocks_are_small_even_if_the_first_text_is_long(monkeypatch):
+    monkeypatch.setattr(segments_module, "NUMBERS_AT_ONCE", 3)
+    pieces = segments_of_tokens(-np.ones((1, 30)), np.repeat(np.arange(5), 6), np.ones(5))
+    assert [block.shape[1] for block, _ in pieces.blocks()] == [6] * 5
+
+
+def test_pieces_that_do_not_add_up_to_their_text_are_refused():
+    values, text = -np.ones((2, 4)), np.array([0, 0, 1, 1])
+    pieces = Segments("token", ("a", "b"), values[:, ::2] * 3, np.ones(2), text, lambda i, j: values[:, i:j])
+    with pytest.raises(InputError, match="a gives text 1 -3 nats, its pieces -2"):
+        next(pieces.blocks())
+    with pytest.raises(InputError, match="must hold whole numbers, got float64"):
+        Segments("token", ("a", "b"), values[:, ::2], np.ones(2), text / 1.0, lambda i, j: values[:, i:j])

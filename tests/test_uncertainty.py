@@ -422,3 +422,15 @@ def test_what_is_out_of_bounds_is_refused():
     ):
         with pytest.raises(InputError, match=says):
             call()
+
+
+@pytest.mark.parametrize("wrong", [np.ones(50), np.array([5.0]), np.float64(5)])
+def test_noise_must_be_given_for_each_model(wrong):
+    L = np.random.default_rng(0).normal(size=(4, 30))
+    for measure in (
+        lambda: kl_intervals(L, error_var=wrong),
+        lambda: is_closer(L, 0, 1, 2, error_var=wrong),
+        lambda: neighbor_probabilities(L, 0, 1, error_var=wrong),
+    ):
+        with pytest.raises(InputError, match=r"error_var has shape .*, expected \(4,\): one for each model"):
+            measure()

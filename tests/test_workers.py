@@ -23,7 +23,7 @@ from lmmap.cli import main
 from lmmap.errors import InputError
 from lmmap.models import ModelSpec
 from lmmap.parts import acquired
-from lmmap.scoring import devices, shared, sweep, turns
+from lmmap.scoring import devices, shared, sweep, turns, workers
 from lmmap.scoring.devices import find_devices, fits_on
 from lmmap.scoring.progress import Progress
 from lmmap.scoring.ranks import join_launch
@@ -136,6 +136,40 @@ def test_a_lost_device_ends_the_process_that_lost_it(store, breaking):
     assert failed == {bad.row_id: "the device was lost: no more, 2 times"}
     with pytest.raises(torch.AcceleratorError):
         score_models(store, [bad], **SETTINGS)
+
+
+LOST = """
+import torch
+from lmmap.scoring import sweep
+
+def lost(device):
+    raise torch.AcceleratorError("CUDA error: all CUDA-capable devices are busy or unavailable")
+
+sweep.load_libraries = lost
+"""
+
+
+def test_a_device_that_is_lost_before_any_row_is_an_error_and_not_tried_for_ever(
+    store, specs, monkeypatch, tmp_path
+):
+    (tmp_path / "sitecustomize.py").write_text(LOST)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(WorkerError, match="workers on cpu cannot begin: the device was lost: CUDA error"):
+        score_models_in_processes(store, specs, devices=["cpu", "cpu"])
+    assert not any(store.is_done(spec.row_id) for spec in specs)
+
+
+def test_processes_without_work_end_before_the_others_score(store, specs, monkeypatch):
+    score_models(store, specs[:-1], **SETTINGS)
+    alive = []
+
+    def count(progress: Progress) -> None:
+        if progress.state == "scoring":
+            alive.append(len(multiprocessing.active_children()))
+
+    monkeypatch.setattr(workers, "_places", lambda devices, n_rows: [*devices][: max(n_rows, 1)])
+    score_models_in_processes(store, specs, devices=["cpu"] * 3, threads=1, on_progress=count)
+    assert set(alive) == {1}
 
 
 def test_workers_that_cannot_begin_are_an_error_and_not_started_for_ever(store, specs, monkeypatch):
@@ -411,6 +445,16 @@ def test_a_large_model_or_one_of_unknown_size_is_alone_on_its_gpu(size, store):
         assert not is_shared
         assert free_locks(store, "cuda-1") == (0, True)
         assert free_locks(store, "cuda-0") == (turns.PLACES, True)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_of_large_models_one_is_read_ahead_on_a_gpu(store):
+    on_gpu = turns.turns_on(store, "cuda:1")
+    for n_bytes, free in ((2 * SMALL, True), (2 * LARGE, False), (None, False)):
+        with on_gpu.read(n_bytes):
+            lock = store.lock("cuda-1-reading")
+            assert acquired(lock) == free
+            lock.release()
 
 
 @pytest.mark.usefixtures("two_gpus")

@@ -17,6 +17,7 @@ import torch
 from lmmap.errors import InputError, PrecisionError
 from lmmap.models import ModelSpec
 from lmmap.scoring.batches import by_sequence, score_batches
+from lmmap.scoring.devices import weights_size
 from lmmap.scoring.encode import Tokenized, tokenize, tokenizer_hash
 from lmmap.scoring.forward import LoadedModel
 from lmmap.scoring.job import EveryBatch, Job, Work, prepare
@@ -105,27 +106,28 @@ def score_row(
     """
     kind = torch.device("cuda" if device == SPREAD else device).type
     precision = spec.dtype or DEFAULT_DTYPE.get(kind, "float32")
-    clock = _Clock({} if stages is None else stages)
-    with clock.counting("read"):
-        checkpoint = Checkpoint(spec, precision)
-    with clock.counting("tokenize"):
-        tokenized = _tokenized(checkpoint.tokenizer, texts, prefix, {} if cut is None else cut)
+    clock, turns = _Clock({} if stages is None else stages), turns or Turns()
     policies = {"prefix": prefix, "long_texts": long_texts}
-    turns = turns or Turns()
-    attempt = _Attempt(checkpoint, texts, tokenized, begin, device, turns, max_error_var, clock, policies)
     tried: list[dict[str, Any]] = []
-    size = checkpoint.n_parameters
-    while True:
-        with clock.waiting(turns.place(size)) as is_shared, nothing_left():
-            attempt.is_shared = is_shared
-            outcome = attempt.made(precision, token_budget)
-        if not isinstance(outcome, _Again):
-            break
-        if is_shared and outcome.reason == OUT_OF_MEMORY:  # what others hold must not change the row
-            size = None
-            continue
-        tried.append({"precision": precision, "token_budget": attempt.budget, "reason": outcome.reason})
-        precision, token_budget = outcome.precision, outcome.token_budget
+    with ExitStack() as reading:
+        reading.enter_context(clock.waiting(turns.read(weights_size(spec))))
+        with clock.counting("read"):
+            checkpoint = Checkpoint(spec, precision)
+        with clock.counting("tokenize"):
+            tokenized = _tokenized(checkpoint.tokenizer, texts, prefix, {} if cut is None else cut)
+        attempt = _Attempt(checkpoint, texts, tokenized, begin, device, turns, max_error_var, clock, policies)
+        size = checkpoint.n_parameters
+        while True:
+            with clock.waiting(turns.place(size)) as attempt.is_shared, nothing_left():
+                reading.close()  # another may be read ahead
+                outcome = attempt.made(precision, token_budget)
+            if not isinstance(outcome, _Again):
+                break
+            if attempt.is_shared and outcome.reason == OUT_OF_MEMORY:
+                size = None  # what others hold must not change the row
+                continue
+            tried.append({"precision": precision, "token_budget": attempt.budget, "reason": outcome.reason})
+            precision, token_budget = outcome.precision, outcome.token_budget
     row, noise = outcome
     flags = [*row.provenance["flags"], *_noise_flags(noise, precision, max_error_var)]
     flags += [_told(step, row.provenance) for step in tried]

@@ -24,6 +24,16 @@ BYTES_AT_WORK = 2**31  # beside the weights
 class Turns:
     """Everybody's turn at any time: nobody shares the device."""
 
+    def read(self, n_bytes: int | None) -> AbstractContextManager[None]:
+        """Read a model's files; ends when the model has its place on the device.
+
+        Parameters
+        ----------
+        n_bytes : int or None
+            Of its weights; None if it is not known.
+        """
+        return nullcontext()
+
     def place(self, n_parameters: int | None) -> AbstractContextManager[bool]:
         """Have a model on the device; yields whether other processes may have theirs beside it.
 
@@ -44,7 +54,8 @@ class TurnsOnGPUs(Turns):
 
     Small models share a GPU, so that one is placed while another is scored; they compute one after another,
     for kernels of two processes slow each other down more than they fill the GPU. Whether a model is small
-    depends on nothing but itself and the GPU: what else is there never changes how a row is scored.
+    depends on nothing but itself and the GPU: what else is there never changes how a row is scored. Of large
+    models one is read ahead, for main memory must hold it.
 
     Parameters
     ----------
@@ -58,7 +69,13 @@ class TurnsOnGPUs(Turns):
         names = sorted(map(name_of, gpus))  # always in one order: who waits for the last one holds the others
         self._places = [store.lock(f"{name}-{place}") for name in names for place in range(PLACES)]
         self._computing = [store.lock(name) for name in names]
+        self._reading = [store.lock(f"{name}-reading") for name in names]
         self._memory = memory_of(gpus[0]) if len(gpus) == 1 else 0
+
+    def read(self, n_bytes: int | None) -> AbstractContextManager[None]:
+        """As `Turns.read`."""
+        small = n_bytes is not None and is_small(n_bytes // 2, self._memory)  # in 16 bits, most of them
+        return nullcontext() if small else _all_of(self._reading)
 
     @contextmanager
     def place(self, n_parameters: int | None) -> Iterator[bool]:

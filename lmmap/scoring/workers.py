@@ -190,6 +190,7 @@ class Crew:
         try:
             for device in places:
                 self._start(device)
+            self._end(self.ready)  # nobody without work keeps a GPU's memory
             while self.workers and not self.stop.is_set():
                 self._look()
         finally:
@@ -203,8 +204,7 @@ class Crew:
             self.ready.remove(worker)
         self.workers.append(worker)
         settings = {"launch": self.launch, "n_processes": self.n_processes, "options": self.options}
-        with suppress(OSError):  # it is dead, which will be seen
-            worker.pipe.send((self.specs, settings))
+        threading.Thread(target=_send, args=(worker.pipe, (self.specs, settings)), daemon=True).start()
 
     def _started(self, device: str) -> Worker:
         context = get_context("spawn")  # a fork after CUDA has started breaks it
@@ -233,9 +233,9 @@ class Crew:
         except (EOFError, OSError):
             self._bury(worker)
             return
-        worker.begun = True
-        self.stillborn[worker.device] = 0
         if isinstance(message, Progress):
+            worker.begun = True
+            self.stillborn[worker.device] = 0
             worker.at_hand = message if message.state in AT_HAND else None
             self.on_progress(message)
         elif isinstance(message, BaseException):
@@ -294,6 +294,12 @@ def _places(devices: Sequence[str], n_rows: int) -> list[str]:
     """Name a device for each process: no more than there are rows, but one of each device, to help."""
     again = [device for device in devices if device.startswith("cuda")] * (PROCESSES_OF_A_GPU - 1)
     return [*devices, *again][: max(n_rows, len(devices))] if n_rows else []
+
+
+def _send(pipe: Connection, message: Any) -> None:  # noqa: ANN401 - whatever can be pickled
+    """Tell a process that is still loading, and hears it when it is ready; of a dead one others will hear."""
+    with suppress(OSError):
+        pipe.send(message)
 
 
 def work(path: Path, device: str, pipe: Connection, threads: int) -> None:

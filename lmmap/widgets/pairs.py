@@ -60,7 +60,8 @@ def _page(store: Store, scores: Any, first: str, second: str, exact: dict[str, A
     from lmmap.plotting import plot_pair
     from lmmap.token_records import read_segments
 
-    segments = read_segments(store, models=[first, second])
+    rows = scores.select(models=[first, second]).models.index
+    segments = read_segments(store, models=[first, second]) if store.has_tokens(rows) else None
     names = scores.select(models=[first, second]).models["model"]
     known = {key: value for key, value in exact.items() if _holds(value, names)}
     pair = look_at_pair(scores, first, second, texts=store.texts.texts, segments=segments, **known)
