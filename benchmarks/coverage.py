@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lmmap.comparisons import is_closer, rank_models
+from lmmap.error_bars.comparisons import is_closer, rank_models
+from lmmap.error_bars.resampling import bootstrap_weights, ellipses, position_covariances
+from lmmap.error_bars.uncertainty import KLIntervals, kl_intervals
 from lmmap.layouts import principal_axes
-from lmmap.resampling import bootstrap_weights, ellipses, position_covariances
-from lmmap.uncertainty import KLIntervals, kl_intervals
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 

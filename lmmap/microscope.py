@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from lmmap.error_bars.uncertainty import kl_intervals
 from lmmap.errors import InputError, closest
 from lmmap.estimates import ESTIMATORS, estimate_kl_by
 from lmmap.geometry import estimate_kl, split_variance
 from lmmap.loglik import LogLikelihoods
 from lmmap.segments import Segments, segments_of_totals
-from lmmap.uncertainty import kl_intervals
 
 if TYPE_CHECKING:
     from lmmap.exact_kl import Enumerated, ExactKL

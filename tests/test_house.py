@@ -68,11 +68,7 @@ ROOMS = {
     "token_records": Room("errors segments store", "numpy pyarrow"),
     "layouts": Room("errors geometry", "numpy", "sklearn threadpoolctl umap"),
     "resolution": Room("errors", "numpy"),
-    "blocks": Room("errors geometry", "numpy"),
-    "student": Room("", "numpy"),
-    "uncertainty": Room("errors blocks resolution student", "numpy"),
-    "comparisons": Room("errors blocks resolution student", "numpy"),
-    "resampling": Room("errors blocks resolution", "numpy"),
+    "error_bars": Room("errors geometry resolution", "numpy"),
     "modelmap": Room("errors geometry loglik layouts resolution", "numpy pandas"),
     "scoring": Room(
         "version errors files signals texts models parts store",
@@ -81,9 +77,9 @@ ROOMS = {
     ),
     "exact_kl": Room("errors files geometry texts models scoring", "numpy pandas torch"),
     "recommended": Room("errors segments estimates store token_records", "numpy pandas"),
-    "microscope": Room("errors geometry loglik segments estimates uncertainty exact_kl", "numpy pandas"),
+    "microscope": Room("errors geometry loglik segments estimates error_bars exact_kl", "numpy pandas"),
     "plotting": Room(
-        "errors files geometry loglik resampling modelmap microscope",
+        "errors files geometry loglik error_bars modelmap microscope",
         "matplotlib numpy pandas scipy seaborn textalloc",
     ),
     "notebooks": Room(
@@ -100,8 +96,8 @@ ROOMS = {
         "errors models store token_records scoring microscope plotting", "", "IPython ipywidgets matplotlib"
     ),
     "cli": Room(
-        "errors signals texts text_files chunks models model_lists store recommended modelmap scoring plotting notebooks "
-        "demo",
+        "errors signals texts text_files chunks models model_lists store recommended modelmap scoring plotting "
+        "notebooks demo",
         "click",
         "pandas torch tqdm",
     ),

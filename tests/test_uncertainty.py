@@ -10,19 +10,19 @@ import pytest
 from scipy import stats
 
 from benchmarks import coverage
-from lmmap.blocks import make_blocks
-from lmmap.comparisons import is_closer, rank_models
-from lmmap.errors import InputError
-from lmmap.geometry import estimate_kl, height, squared_distances
-from lmmap.layouts import principal_axes
-from lmmap.resampling import (
+from lmmap.error_bars.blocks import make_blocks
+from lmmap.error_bars.comparisons import is_closer, rank_models
+from lmmap.error_bars.resampling import (
     bootstrap_weights,
     ellipses,
     neighbor_probabilities,
     position_covariances,
 )
-from lmmap.student import t_quantile, t_tail
-from lmmap.uncertainty import kl_intervals, mean_difference_errors
+from lmmap.error_bars.student import t_quantile, t_tail
+from lmmap.error_bars.uncertainty import kl_intervals, mean_difference_errors
+from lmmap.errors import InputError
+from lmmap.geometry import estimate_kl, height, squared_distances
+from lmmap.layouts import principal_axes
 
 close = np.testing.assert_allclose
 

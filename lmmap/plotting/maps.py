@@ -17,6 +17,7 @@ from matplotlib.collections import EllipseCollection
 from matplotlib.figure import Figure
 from matplotlib.typing import ColorType
 
+from lmmap.error_bars.resampling import ellipses
 from lmmap.errors import InputError, closest
 from lmmap.modelmap import ModelMap
 from lmmap.plotting.attributes import Groups, Scale, read_attribute
@@ -29,7 +30,6 @@ from lmmap.plotting.style import (
     readable,
     shorten,
 )
-from lmmap.resampling import ellipses
 
 SMALL = 30  # models that can be labelled one by one
 MOST_LABELS = 15
@@ -71,7 +71,7 @@ def plot_map(
     max_groups : int
         How many groups get a colour, at most 32.
     covariances : (K, 2, 2) float array, optional
-        Of the positions, from `lmmap.resampling.position_covariances`: drawn as 95 % ellipses.
+        Of the positions, from `lmmap.error_bars.resampling.position_covariances`: drawn as 95 % ellipses.
     caption : str, optional
         Text below, by default what `ModelMap.caption` says; an empty one for none.
     ax : Axes, optional

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lmmap.blocks import Blocks, Names, centered, make_blocks
+from lmmap.error_bars.blocks import Blocks, Names, centered, make_blocks
 from lmmap.errors import InputError
 from lmmap.resolution import noise_kl, one_for_each
 
@@ -48,7 +48,7 @@ def bootstrap_weights(
     Raises
     ------
     InputError
-        As `lmmap.uncertainty.kl_intervals`, or if ``n_resamples`` is below 2.
+        As `lmmap.error_bars.uncertainty.kl_intervals`, or if ``n_resamples`` is below 2.
 
     Examples
     --------
@@ -102,7 +102,7 @@ def neighbor_probabilities(
     Raises
     ------
     InputError
-        As `lmmap.uncertainty.kl_intervals`, or if ``i``, ``k`` or ``n_resamples`` is out of bounds.
+        As `kl_intervals`, or if ``i``, ``k`` or ``n_resamples`` is out of bounds.
 
     Examples
     --------
@@ -168,8 +168,7 @@ def position_covariances(
     Raises
     ------
     InputError
-        As `lmmap.uncertainty.kl_intervals`, if ``coordinates`` are no PCA map of these scores under these
-        weights, or ``n_resamples`` is below 2.
+        As `kl_intervals`, if ``coordinates`` are no PCA map of these scores under these weights, or ``n_resamples`` is below 2.
 
     Notes
     -----

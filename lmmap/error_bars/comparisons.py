@@ -6,10 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lmmap.blocks import Names, centered
+from lmmap.error_bars.blocks import Names, centered
+from lmmap.error_bars.student import t_tail
 from lmmap.errors import InputError
 from lmmap.resolution import noise_kl, one_for_each
-from lmmap.student import t_tail
 
 
 class Closer(NamedTuple):
@@ -86,7 +86,7 @@ def is_closer(
     Raises
     ------
     InputError
-        As `lmmap.uncertainty.kl_intervals`, or if a position is not that of a row.
+        As `lmmap.error_bars.uncertainty.kl_intervals`, or if a position is not that of a row.
 
     Notes
     -----
@@ -141,7 +141,7 @@ def rank_models(L: np.ndarray, *, weights: np.ndarray | None = None, blocks: Nam
     Raises
     ------
     InputError
-        As `lmmap.uncertainty.kl_intervals`.
+        As `lmmap.error_bars.uncertainty.kl_intervals`.
 
     Notes
     -----

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lmmap.blocks import ROUNDING, Blocks, Names, centered
+from lmmap.error_bars.blocks import ROUNDING, Blocks, Names, centered
+from lmmap.error_bars.student import t_quantile
 from lmmap.errors import InputError
 from lmmap.resolution import noise_kl, one_for_each
-from lmmap.student import t_quantile
 
 NEAR = 1e-9  # of the fourth moments of two rows: below it pairs are subtracted first
 LARGE = 24  # texts in a block: from here on one product of matrices for each block is quicker

@@ -1,0 +1,1 @@
+"""Error bars: of distances and mean differences, of comparisons and rankings, of neighbours and positions."""
