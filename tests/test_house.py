@@ -96,8 +96,8 @@ ROOMS = {
         "errors models store token_records scoring microscope plotting", "", "IPython ipywidgets matplotlib"
     ),
     "cli": Room(
-        "errors signals texts text_files chunks models model_lists store recommended modelmap scoring plotting "
-        "notebooks demo",
+        "errors signals texts text_files chunks models model_lists store recommended modelmap scoring "
+        "plotting notebooks demo",
         "click",
         "pandas torch tqdm",
     ),

@@ -168,7 +168,8 @@ def position_covariances(
     Raises
     ------
     InputError
-        As `kl_intervals`, if ``coordinates`` are no PCA map of these scores under these weights, or ``n_resamples`` is below 2.
+        As `kl_intervals`, if ``coordinates`` are no PCA map of these scores under these weights,
+        or ``n_resamples`` is below 2.
 
     Notes
     -----
