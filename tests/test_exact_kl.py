@@ -545,6 +545,12 @@ def test_estimates_of_categorical_models_go_to_the_exact_value(
     assert max(third) < 0.005
 
 
+def exact_mixture(exact: ExactKL, weights: np.ndarray) -> np.ndarray:
+    """Half-Jeffreys from D tanh(D / 2), text by text."""
+    D = exact.token_log_probs[:, None] - exact.token_log_probs[None]
+    return (D * np.tanh(D / 2)) @ weights[exact.text_of_token] / weights.sum()
+
+
 def test_a_comparison_on_texts_holds_what_geometry_gives(random_model: Callable[..., LoadedModel]) -> None:
     loaded, w = [random_model(seed=seed) for seed in range(3)], np.array([2.0, 1.0, 1.0])
     exact = exact_kl_on_texts(loaded, ["a b c", "c c", "b a b a"], weights=w)
@@ -560,9 +566,12 @@ def test_a_comparison_on_texts_holds_what_geometry_gives(random_model: Callable[
         "text_level": estimate_kl(exact.log_likelihoods, weights=w),
         "token_level": estimate_kl_tokens(*tokens, weights=w, centered=False),
         "token_centered": estimate_kl_tokens(*tokens, weights=w),
+        "mixture": exact_mixture(exact, w),
         "conditional": exact.conditional_variance.value / 2,
     }.items():
-        np.testing.assert_array_equal(table[kind], values[pairs])
+        np.testing.assert_allclose(table[kind], values[pairs], rtol=1e-13)
+    middle = (table["token_centered"] + table["mixture"]) / 2
+    np.testing.assert_allclose(table["midpoint"], middle, rtol=1e-13)
     np.testing.assert_array_equal(table["token_level_ratio"], table["token_level"] / table["exact"])
 
 

@@ -75,7 +75,7 @@ ROOMS = {
         "accelerate numpy torch triton",
         "bitsandbytes peft torchao transformers",
     ),
-    "exact_kl": Room("errors files geometry texts models scoring", "numpy pandas torch"),
+    "exact_kl": Room("errors files geometry segments estimates texts models scoring", "numpy pandas torch"),
     "recommended": Room("errors segments estimates store token_records", "numpy pandas"),
     "microscope": Room("errors geometry loglik segments estimates error_bars exact_kl", "numpy pandas"),
     "plotting": Room(

@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 
 from lmmap.errors import InputError
+from lmmap.estimates import estimate_kl_by
 from lmmap.exact_kl.across import TextKL
 from lmmap.exact_kl.result import ExactKL, Mean, symmetric
-from lmmap.geometry import estimate_kl, estimate_kl_tokens
+from lmmap.segments import segments_of_tokens
 
+COMPARED = ("text_level", "token_level", "token_centered", "mixture", "midpoint")
 Sampled = ExactKL | TextKL
 M = TypeVar("M", ExactKL, TextKL, ExactKL | TextKL)
 
@@ -33,8 +35,9 @@ def compare_estimates(*measured: ExactKL) -> pd.DataFrame:
     -------
     DataFrame
         One row for each pair, in nats per text: ``model_i``, ``model_j``; ``exact``, ``exact_se``; the
-        estimates ``text_level``, ``token_level`` (plain sum of squares), ``token_centered`` and
-        ``conditional`` (half the conditional variance); and each of them over the exact value,
+        estimates ``text_level``, ``token_level``, ``token_centered``, ``mixture`` and ``midpoint`` (see
+        `lmmap.estimates.ESTIMATORS`) and ``conditional`` (half the conditional variance, which needs the
+        vocabulary); and each of them over the exact value,
         ``text_level_ratio`` and so on, missing where that is zero.
 
     Raises
@@ -126,11 +129,6 @@ def _by_source(measured: Sequence[M]) -> list[M]:
 
 
 def _estimates(one: ExactKL) -> dict[str, np.ndarray]:
-    n, w = len(one.weights), one.weights
-    log_probs, text = one.token_log_probs, one.text_of_token
-    return {
-        "text_level": estimate_kl(one.log_likelihoods, weights=w),
-        "token_level": estimate_kl_tokens(log_probs, text, weights=w, n_texts=n, centered=False),
-        "token_centered": estimate_kl_tokens(log_probs, text, weights=w, n_texts=n),
-        "conditional": one.conditional_variance.value / 2,
-    }
+    tokens = segments_of_tokens(one.token_log_probs, one.text_of_token, one.n_tokens)
+    compared = {name: estimate_kl_by(name, tokens, weights=one.weights) for name in COMPARED}
+    return compared | {"conditional": one.conditional_variance.value / 2}
