@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from lmmap.errors import InputError, closest
-from lmmap.geometry import _checked_weights
+from lmmap.geometry import checked_weights
 from lmmap.segments import Segments
 
 Array = np.ndarray
@@ -102,9 +102,9 @@ def estimate_kl_by(estimator: str, segments: Segments, *, weights: Array | None 
     """
     _check(estimator, segments)
     if estimator == "mixture":
-        return _mixture(segments, _checked_weights(weights, len(segments.n_bytes)))
+        return _mixture(segments, checked_weights(weights, len(segments.n_bytes)))
     if estimator == "ensemble":
-        return _ensemble(segments, _checked_weights(weights, len(segments.n_bytes)))
+        return _ensemble(segments, checked_weights(weights, len(segments.n_bytes)))
     if estimator == "midpoint":
         centered = estimate_kl_by("segment_centered", segments, weights=weights)
         middle: Array = (centered + estimate_kl_by("mixture", segments, weights=weights)) / 2
@@ -211,7 +211,7 @@ def coordinate_blocks(estimator: str, segments: Segments, *, weights: Array | No
         z = _text_coordinates(estimator, segments, weights)
         yield z - z.mean(axis=0)
         return
-    w = _checked_weights(weights, len(segments.n_bytes))
+    w = checked_weights(weights, len(segments.n_bytes))
     mean = np.zeros(len(segments.models))
     if estimator.endswith("centered"):
         if segments.n_of_text[w > 0].sum() < 2:
@@ -227,7 +227,7 @@ def coordinate_blocks(estimator: str, segments: Segments, *, weights: Array | No
 def _text_coordinates(estimator: str, segments: Segments, weights: Array | None) -> Array:
     """Coordinates from whole texts: deviations from what a text's length lets expect."""
     L, n_bytes = segments.totals, np.asarray(segments.n_bytes, dtype=np.float64)
-    w = _checked_weights(weights, len(n_bytes), enough=2)
+    w = checked_weights(weights, len(n_bytes), enough=2)
     mean, mean_bytes = _means(L, w)[:, None], w @ n_bytes
     deviation: Array = L - mean
     if estimator == "text_per_byte":

@@ -176,7 +176,7 @@ def estimate_kl_tokens(
             f"text_of_token must hold whole numbers from 0 to {n - 1}, got {text.dtype} from {text.min()} to "
             f"{text.max()}"
         )
-    w = _checked_weights(weights, n)[text]
+    w = checked_weights(weights, n)[text]
     X, share = _checked(token_log_probs, w, enough=1)
     if centered:
         X = _center_rows(X, share)
@@ -216,7 +216,7 @@ def bits_per_byte(nats_per_text: Array, n_bytes: Array, *, weights: Array | None
     wrong = lengths[~(np.isfinite(lengths) & (lengths > 0))]
     if wrong.size:
         raise InputError(f"n_bytes must be positive, got {wrong[0]:g}")
-    mean_bytes = _checked_weights(weights, len(lengths)) @ lengths
+    mean_bytes = checked_weights(weights, len(lengths)) @ lengths
     bits: Array = np.asarray(nats_per_text, dtype=np.float64) / (np.log(2) * mean_bytes)
     return bits
 
@@ -400,7 +400,7 @@ def split_variance(
 def _checked(L: Array, weights: Array | None, *, enough: int = 2) -> tuple[Array, Array]:
     """Give a float64 matrix and weights that sum to one."""
     matrix = _checked_matrix(L)
-    return matrix, _checked_weights(weights, matrix.shape[1], enough=enough)
+    return matrix, checked_weights(weights, matrix.shape[1], enough=enough)
 
 
 def _checked_matrix(L: Array) -> Array:
@@ -413,7 +413,8 @@ def _checked_matrix(L: Array) -> Array:
     return matrix
 
 
-def _checked_weights(weights: Array | None, n: int, *, enough: int = 1) -> Array:
+def checked_weights(weights: Array | None, n: int, *, enough: int = 1) -> Array:
+    """Give weights of N texts that sum to one; refuse negative ones, and too few that are not zero."""
     w = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
     if w.shape != (n,):
         raise InputError(f"weights have shape {w.shape}, expected ({n},)")

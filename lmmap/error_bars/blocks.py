@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmmap.errors import InputError
-from lmmap.geometry import double_center
+from lmmap.geometry import checked_weights, double_center
 
 ROUNDING = 1e-15  # of the largest score: differences up to it are none
 Names = np.ndarray | Sequence[str] | Sequence[int]  # of the block that each text is from
@@ -102,16 +102,12 @@ def make_blocks(n_texts: int, *, weights: np.ndarray | None = None, blocks: Name
     InputError
         If lengths disagree, a weight is negative or not finite, or fewer than two blocks carry weight.
     """
-    w = np.ones(n_texts) if weights is None else np.asarray(weights, dtype=np.float64)
+    w = checked_weights(weights, n_texts)
     names = np.arange(n_texts) if blocks is None else np.asarray(blocks)
     if names.dtype.kind == "O" and all(isinstance(name, str) for name in names.flat):
         names = names.astype(str)  # a column of a table
-    for given, what in ((w, "weights"), (names, "blocks")):
-        if given.shape != (n_texts,):
-            raise InputError(f"{what} have shape {given.shape}, expected ({n_texts},)")
-    wrong = w[~(np.isfinite(w) & (w >= 0))]
-    if wrong.size:
-        raise InputError(f"weights must be finite and not negative, got {wrong[0]:g}")
+    if names.shape != (n_texts,):
+        raise InputError(f"blocks have shape {names.shape}, expected ({n_texts},)")
     if names.dtype.kind not in "iuUSb":
         raise InputError(f"blocks must be whole numbers or names, got {names.dtype}")
     order = np.flatnonzero(w)
@@ -120,7 +116,7 @@ def make_blocks(n_texts: int, *, weights: np.ndarray | None = None, blocks: Name
     if len(starts) < 2:
         what = "texts" if blocks is None else "blocks"
         raise InputError(f"{len(starts)} {what} carry weight; an error bar needs at least 2")
-    return Blocks(order, w[order] / w.sum(), starts)
+    return Blocks(order, w[order], starts)
 
 
 def centered(
