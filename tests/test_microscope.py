@@ -23,6 +23,8 @@ from lmmap.scoring.sweep import score_models
 from lmmap.store import Store
 from lmmap.texts import text_set
 
+plt.switch_backend("Agg")  # now: the first figure would ask the shell, which tests replace
+
 
 @pytest.fixture(scope="module")
 def specs(make_model):

@@ -12,6 +12,8 @@ from matplotlib import pyplot as plt
 
 from lmmap import InputError, with_sliders
 
+plt.switch_backend("Agg")  # now: the first figure would ask the shell, which tests replace
+
 
 class Notebook:
     """What a cell displays, with or without a front end that can be asked something."""
