@@ -7,7 +7,8 @@ Run from the root of the repository::
 FOLDER is where `benchmarks.shapes` makes texts and models, now if need be; that is not timed. What is timed
 is `lmmap score` from its start to its end, in a fresh folder each time. Its journal tells how long each stage
 of each row took; stages of two rows may overlap. Apart from that the driver is asked in how much of the time
-any kernel ran. The files of scores of two runs over the same models and texts are compared byte by byte.
+any kernel ran. The files of scores are compared byte by byte with those of other numbers of processors over
+the same models and texts, as far as FOLDER has them.
 """
 
 from __future__ import annotations
@@ -66,7 +67,6 @@ class Bench:
         self, folder: Path, models: Sequence[tuple[str, Path]], device: str, options: Sequence[str]
     ) -> None:
         self.folder, self.models, self.device, self.options = folder, models, device, options
-        self.seen: dict[tuple[int, int], str] = {}
 
     def measure(self, processors: int, n_models: int, n_texts: int) -> Row:
         """Score once, and tell how it went."""
@@ -112,9 +112,8 @@ class Bench:
         for row_id in done.index:
             stages.update(read_json(run / "journal" / f"{row_id}.json").get("stages", {}))
         n_texts, n_tokens = len(store.texts), int(done["n_tokens"].sum())
-        digest, key = digest_of(run), (len(done), n_texts)
-        same = digest == self.seen[key] if key in self.seen else None
-        self.seen.setdefault(key, digest)
+        others = run.parent.glob(f"*-{run.name.partition('-')[2]}")
+        digests = {digest_of(other) for other in others if other.is_dir() and other != run}
         return {
             "model": f"queue of {len(status)}",
             "way": f"{processors} {PROCESSORS[self.device]}" + ("" if processors == 1 else "s"),
@@ -122,7 +121,7 @@ class Bench:
             "seconds": round(wall, 2),
             "gpu_busy": round(sum(busy) / len(busy), 4) if busy else None,
             "shares": {stage: round(s / wall / processors, 4) for stage, s in stages.items()},
-            "same_bytes": same,
+            "same_bytes": digests == {digest_of(run)} if digests else None,
             "processors": processors,
             "n_models": len(status),
             "n_failed": len(status) - len(done),
