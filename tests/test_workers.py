@@ -448,6 +448,28 @@ def test_a_large_model_or_one_of_unknown_size_is_alone_on_its_gpu(size, store):
 
 
 @pytest.mark.usefixtures("two_gpus")
+def test_a_large_model_that_waits_comes_before_small_ones_that_ask_later(store):
+    order = []
+
+    def have_place(size):
+        with turns.turns_on(store, "cuda:1").place(size):
+            order.append(size)
+
+    waiting = store.lock("cuda-1-entering")
+    large, small = (threading.Thread(target=have_place, args=(size,)) for size in (LARGE, SMALL))
+    with turns.turns_on(store, "cuda:1").place(SMALL):
+        large.start()
+        while acquired(waiting):
+            waiting.release()
+        small.start()
+        small.join(0.2)
+        assert order == []
+    large.join()
+    small.join()
+    assert order == [LARGE, SMALL]
+
+
+@pytest.mark.usefixtures("two_gpus")
 def test_of_large_models_one_is_read_ahead_on_a_gpu(store):
     on_gpu = turns.turns_on(store, "cuda:1")
     for n_bytes, free in ((2 * SMALL, True), (2 * LARGE, False), (None, False)):

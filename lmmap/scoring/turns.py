@@ -54,8 +54,9 @@ class TurnsOnGPUs(Turns):
 
     Small models share a GPU, so that one is placed while another is scored; they compute one after another,
     for kernels of two processes slow each other down more than they fill the GPU. Whether a model is small
-    depends on nothing but itself and the GPU: what else is there never changes how a row is scored. Of large
-    models one is read ahead, for main memory must hold it.
+    depends on nothing but itself and the GPU: what else is there never changes how a row is scored. A large
+    model that waits for the whole GPU lets no further small one in before it. Of large models one is read
+    ahead, for main memory must hold it.
 
     Parameters
     ----------
@@ -68,6 +69,7 @@ class TurnsOnGPUs(Turns):
     def __init__(self, store: Store, gpus: Sequence[str]) -> None:
         names = sorted(map(name_of, gpus))  # always in one order: who waits for the last one holds the others
         self._places = [store.lock(f"{name}-{place}") for name in names for place in range(PLACES)]
+        self._entering = [store.lock(f"{name}-entering") for name in names]
         self._computing = [store.lock(name) for name in names]
         self._reading = [store.lock(f"{name}-reading") for name in names]
         self._memory = memory_of(gpus[0]) if len(gpus) == 1 else 0
@@ -81,15 +83,13 @@ class TurnsOnGPUs(Turns):
     def place(self, n_parameters: int | None) -> Iterator[bool]:
         """As `Turns.place`."""
         small = n_parameters is not None and is_small(n_parameters, self._memory)
-        if small:
-            lock = _any_of(self._places)
-            try:
-                yield True
-            finally:
-                lock.release()
-        else:
-            with _all_of(self._places):
-                yield False
+        with ExitStack() as held:
+            with _all_of(self._entering):
+                if small:
+                    held.callback(_any_of(self._places).release)
+                else:
+                    held.enter_context(_all_of(self._places))
+            yield small
 
     def compute(self) -> AbstractContextManager[None]:
         """As `Turns.compute`."""
