@@ -45,10 +45,11 @@ def read_results() -> tuple[list[Row], dict[str, Row]]:
     return rows, kept["runs"]
 
 
-def keep(name: str, rows: list[Row], made: Row) -> None:
-    """Put the rows of a set in the place of its old ones, a row a line."""
+def keep(rows: list[Row], made: Row) -> None:
+    """Put the rows of a set on one kind of texts in the place of its old ones, a row a line."""
     old, runs = read_results()
-    rows = [*(row for row in old if row["set"] != name), *rows]
+    name = run_of(rows[0])
+    rows = [*(row for row in old if run_of(row) != name), *rows]
     names = {field: max((list(row[field]) for row in rows), key=len) for field in FIELDS[-2:]}
     plain = [
         [*(row[field] for field in FIELDS[:-2]), *(list(row[f].values()) for f in names)] for row in rows
@@ -57,6 +58,11 @@ def keep(name: str, rows: list[Row], made: Row) -> None:
     head = json.dumps({"fields": FIELDS, **names, "runs": runs | {name: made}}, indent=1)
     with whole_file(RESULTS) as temporary:
         temporary.write_text(f'{head[:-2]},\n "rows": [\n{lines}\n]}}\n', encoding="utf-8")
+
+
+def run_of(row: Row) -> str:
+    """Name what was measured together."""
+    return f"{row['set']}, {row['on']}"
 
 
 def candidates(rows: Sequence[Row]) -> dict[str, Candidate]:
@@ -218,7 +224,7 @@ def _copies(rows: Sequence[Row]) -> list[str]:
 
 def _runs(rows: Sequence[Row], runs: Mapping[str, Row]) -> list[str]:
     lines = [
-        f"- {name}, {sum(row['set'] == name for row in rows)} rows on {run['device']} in "
+        f"- {name}: {sum(run_of(row) == name for row in rows)} rows on {run['device']} in "
         f"{run['seconds']:.0f} s: `{run['command']}`"
         for name, run in runs.items()
     ]

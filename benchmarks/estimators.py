@@ -3,7 +3,8 @@
     python -m benchmarks.estimators --models zoo --n-texts 160 --samples 24 --n-tokens 64
     python -m benchmarks.estimators --models runs/demo-data/smollm2/SmolLM2-135M-Instruct --altered
 
-Each command adds its rows to benchmarks/results/estimators.json and prints the table of all that is there.
+Each command puts its rows into benchmarks/results/estimators.json, in the place of those of the same models
+on the same kind of texts, and prints the table of all that is there.
 Pairs and texts are halved: what is chosen is chosen on one half of both, and reported on the other.
 """
 
@@ -20,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.estimator_tables import keep, read_results, report
+from benchmarks.estimator_tables import ON, keep, read_results, report
 from benchmarks.results import Row, circumstances, default_device
 from lmmap.demo.altered import ALTERATIONS, altered_copy
 from lmmap.estimates import ESTIMATORS, estimate_kl_by
@@ -72,6 +73,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--altered", action="store_true", help="the one model against altered copies of it")
     parser.add_argument("--texts", type=Path, default=TEXTS, help="Parquet file with a column `text`")
     parser.add_argument("--training", type=Path, default=TRAINING, help="texts with a column `source`")
+    parser.add_argument("--on", nargs="+", choices=list(ON), default=list(ON), help="which kinds of texts")
     parser.add_argument("--n-texts", type=int, default=160)
     parser.add_argument("--n-characters", type=int, help="of each corpus text; all by default")
     parser.add_argument("--samples", type=int, default=24, help="texts that every model writes")
@@ -85,7 +87,7 @@ def main(arguments: list[str]) -> None:
         begun, made = time.monotonic(), circumstances("benchmarks.estimators", given.device)
         for name, rows in measure(given):
             took = {"seconds": round(time.monotonic() - begun)}
-            keep(name, [{"set": name, **row} for row in rows], made | took)
+            keep([{"set": name, **row} for row in rows], made | took)
     text = report(*read_results())
     print(text)
     if given.output:
@@ -93,7 +95,7 @@ def main(arguments: list[str]) -> None:
 
 
 def measure(given: argparse.Namespace) -> Iterator[tuple[str, list[Row]]]:
-    """Give the rows of one set of models after another: each tokenizer's, and the pairs across them."""
+    """Give rows of one set of models on one kind of texts: each tokenizer's, and the pairs across them."""
     frame = pd.read_parquet(given.texts).sample(given.n_texts, random_state=given.seed)
     texts = [text[: given.n_characters] for text in frame["text"]]
     groups: dict[str, list[LoadedModel]] = {}
@@ -107,10 +109,11 @@ def measure(given: argparse.Namespace) -> Iterator[tuple[str, list[Row]]]:
             domain = list(training["text"][training["source"] == "licences"])
             models += [altered_copy(models[0], a, texts=domain, seed=given.seed) for a in ALTERATIONS]
         if len(models) > 1:
-            rows = list(on_corpus(models, texts))
-            yield name, rows
-            yield name, [*rows, *on_samples(models, given)]
-    if len(groups) > 1:
+            if "corpus" in given.on:
+                yield name, list(on_corpus(models, texts))
+            if "samples" in given.on:
+                yield name, list(on_samples(models, given))
+    if len(groups) > 1 and "strings" in given.on:
         yield "across", list(across(list(groups.values()), given))
 
 

@@ -130,9 +130,14 @@ def _over_lm_eval(row: Row, rows: Sequence[Row]) -> float | None:
 
 
 def _over_one(row: Row, rows: Sequence[Row]) -> float | None:
-    """Compare with one processor over the same queue and texts in the same run."""
-    keys = ("device", "model", "n_texts", "date")
-    seconds = [r["seconds"] for r in rows if r["processors"] == 1 and _same(r, row, *keys)]
+    """Compare with one processor over the same queue and texts on the same day."""
+    seconds = [
+        r["seconds"]
+        for r in rows
+        if r["processors"] == 1
+        and _same(r, row, "device", "model", "n_texts")
+        and r["date"][:10] == row["date"][:10]
+    ]
     return seconds[0] / row["seconds"] if seconds else None
 
 

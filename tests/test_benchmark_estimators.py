@@ -50,14 +50,15 @@ def test_the_candidate_that_is_nearest_on_average_is_the_best():
     close(ratios(rows, candidates(rows)["geometric mean"]), np.sqrt(1.6 * 0.6))
 
 
-def test_what_is_kept_is_read_again_and_a_set_measured_anew_takes_the_place_of_the_old_one():
-    both = [row(10) | {"estimates": row(10)["estimates"] | {"conditional": 9.0}}, row(12, on="samples")]
-    keep("a", both, {"seconds": 3})
-    other = row(20) | {"set": "b"}
-    keep("b", [other], {"seconds": 4})
-    assert read_results() == ([*both, other], {"a": {"seconds": 3}, "b": {"seconds": 4}})
-    keep("a", [row(30)], {"seconds": 5})
-    assert read_results() == ([other, row(30)], {"a": {"seconds": 5}, "b": {"seconds": 4}})
+def test_what_is_kept_is_read_again_and_what_is_measured_anew_takes_the_place_of_the_old():
+    conditional = row(10) | {"estimates": row(10)["estimates"] | {"conditional": 9.0}}
+    sampled, other = row(12, on="samples"), row(20) | {"set": "b"}
+    for seconds, one in enumerate((conditional, sampled, other)):
+        keep([one], {"seconds": seconds})
+    runs = {"a, corpus": {"seconds": 0}, "a, samples": {"seconds": 1}, "b, corpus": {"seconds": 2}}
+    assert read_results() == ([conditional, sampled, other], runs)
+    keep([row(30)], {"seconds": 5})
+    assert read_results() == ([sampled, other, row(30)], runs | {"a, corpus": {"seconds": 5}})
 
 
 def test_the_paragraph_speaks_of_pairs_held_out_only():
@@ -93,7 +94,7 @@ def test_a_model_and_its_copies_are_measured_from_files_to_the_page(
     words += [str(tmp_path / "texts.parquet"), "--n-texts", "20", "--samples", "16", "--n-tokens", "4"]
     main([*words, "--device", "cpu", "-o", str(tmp_path / "page.md")])
     rows, runs = read_results()
-    assert set(runs) == {folder.name}
+    assert set(runs) == {f"{folder.name}, corpus", f"{folder.name}, samples"}
     assert {r["on"] for r in rows} == {"corpus", "samples"}
     assert len(rows) == 12 * 11 // 2 + 11
     near = next(r for r in rows if r["models"][1].endswith("-8bit") and r["on"] == "samples")

@@ -280,7 +280,7 @@ class LoadedModel:
             try:
                 hidden = self.hidden(self._probe)[0]
                 n = len(hidden)
-                order = torch.arange(self._rows_at_once, device=hidden.device) * 3 % n
+                order = torch.arange(self._rows_at_once) * 3 % n  # on no GPU: a model may be spread over many
                 error = _apart(self.logits(hidden[order])[:n], _single(expected)[order[:n]])
             except DEVICE_ERRORS:
                 raise

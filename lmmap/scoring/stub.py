@@ -158,6 +158,7 @@ def decoders_run(model: Any) -> Iterator[list[tuple[Any, Any]]]:  # noqa: ANN401
 
 
 def _linear_float32(layer: torch.nn.Linear, x: Tensor) -> Tensor:
+    x = x.to(layer.weight.device)  # of a model spread over GPUs, the last block may be on another one
     bias = None if layer.bias is None else layer.bias.float()
     if x.is_cuda and bias is None:
         rows = x.reshape(-1, x.shape[-1])
