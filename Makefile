@@ -1,6 +1,6 @@
 # GNU make 3.81 or newer, git, and Python 3.11 or newer with venv: each target below does its own set-up.
 #
-## make map      environment, demo models and texts, their scores, notebooks 00-07, figures; run again it takes seconds
+## make map      environment, demo models and texts, their scores, notebooks 00-08, figures; run again it takes seconds
 ## make test     environment, lint, types, every test and doctest
 ## make lab      JupyterLab, opened at the first notebook
 ##
@@ -22,7 +22,7 @@ JOBS ?= 2
 TORCH ?= $(shell cat $(VENV)/torch 2>/dev/null)
 
 # the longest first
-EXECUTED := $(patsubst %,runs/%,$(wildcard notebooks/06_*.ipynb notebooks/0[0-57]_*.ipynb))
+EXECUTED := $(patsubst %,runs/%,$(wildcard notebooks/06_*.ipynb notebooks/0[0-578]_*.ipynb))
 PACKAGE := $(shell find lmmap -name '*.py')
 SCORES := $(wildcard runs/demo/scores/*.parquet runs/demo-smollm2/scores/*.parquet)
 
@@ -54,7 +54,7 @@ test: $(VENV)/test.stamp
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(JOBS)
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 lab: $(VENV)/map.stamp
 	$(BIN)/jupyter lab notebooks/01_first_map.ipynb

@@ -225,6 +225,26 @@ def map_(
 
 
 @main.command()
+@click.argument("run", type=FOLDER)
+@click.option("--view", type=FILE, help="A saved view to begin with.")
+@click.option("--clip", default=0.0, help="Share of all entries to be clipped below, e.g. 0.02.")
+@click.option("--port", type=int, help="Of the page; the first free one from 8866 on.")
+@click.option("--no-browser", is_flag=True, help="Only print the address.")
+def explore(run: Path, view: Path | None, clip: float, port: int | None, no_browser: bool) -> None:
+    """Open the explorer of a score set in a browser, without a notebook (needs voila: lmmap[app])."""
+    from lmmap.explorer.views import read_view
+    from lmmap.notebooks.app import serve_app
+    from lmmap.store import Store
+
+    Store(run).load()  # what is wrong is said here, not on the page
+    given = [repr(str(run.resolve())), *([repr(str(view.resolve()))] if view else []), f"clip={clip}"]
+    if view:
+        read_view(view)
+    cells = ["%matplotlib inline\nimport lmmap", f"lmmap.explore({', '.join(given)});"]
+    raise SystemExit(serve_app(cells, title=f"lmmap {run.name}", port=port, browser=not no_browser))
+
+
+@main.command()
 @click.argument("notebook", type=FILE)
 @click.option("-p", "given", nargs=2, multiple=True, metavar="NAME VALUE", help="A parameter's value.")
 @click.option("-o", "--output", type=FILE, help="Executed copy, or a grid's folder; under runs/notebooks/.")

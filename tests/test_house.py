@@ -53,6 +53,8 @@ ROOMS = {
     "segments": Room("errors", "numpy"),
     "estimates": Room("errors geometry segments", "numpy"),
     "pair_flags": Room("errors estimates geometry segments", "numpy"),
+    "text_sums": Room("errors estimates segments", "numpy"),
+    "text_groups": Room("errors geometry segments text_sums", "numpy"),
     "chains": Room("errors segments", "numpy"),
     "laboratory": Room("errors chains estimates geometry segments", "numpy pandas"),
     "texts": Room("errors files", "numpy pandas pyarrow"),
@@ -61,6 +63,7 @@ ROOMS = {
     "models": Room("errors files"),
     "model_lists": Room("errors models", "", "yaml"),
     "loglik": Room("errors geometry", "numpy pandas", "xarray"),
+    "lookalike": Room("errors loglik", "numpy pandas"),
     "parts": Room("files", "filelock numpy"),
     "store": Room(
         "errors files tables texts text_files models loglik parts", "filelock numpy pandas pyarrow"
@@ -70,6 +73,11 @@ ROOMS = {
     "resolution": Room("errors", "numpy"),
     "error_bars": Room("errors geometry resolution", "numpy"),
     "modelmap": Room("errors geometry loglik layouts resolution", "numpy pandas"),
+    "explorer": Room(
+        "errors geometry segments estimates text_sums text_groups loglik store token_records layouts "
+        "error_bars modelmap",
+        "numpy pandas threadpoolctl",
+    ),
     "scoring": Room(
         "version errors files signals texts models parts store",
         "accelerate numpy torch triton",
@@ -93,11 +101,14 @@ ROOMS = {
         "babel gguf yaml",
     ),
     "widgets": Room(
-        "errors models store token_records scoring microscope plotting", "", "IPython ipywidgets matplotlib"
+        "errors files geometry segments models store token_records modelmap explorer scoring microscope "
+        "plotting",
+        "anywidget ipywidgets numpy pandas traitlets",
+        "IPython matplotlib",
     ),
     "cli": Room(
-        "errors signals texts text_files chunks models model_lists store recommended modelmap scoring "
-        "plotting notebooks demo",
+        "errors signals texts text_files chunks models model_lists store recommended modelmap explorer "
+        "scoring plotting notebooks demo",
         "click",
         "pandas torch tqdm",
     ),
@@ -260,6 +271,9 @@ NO_EXAMPLE = {
     "plot_estimate_vs_exact": "a picture: notebook 06",
     "plot_kl_heatmap": "a picture: notebook 03",
     "pick_pair": "a page that changes: notebook 06",
+    "explore": "shows widgets in a notebook",
+    "show_map": "shows a widget in a notebook",
+    "open_explorer": "needs a folder of scores",
     "plot_map": "a picture: notebook 07",
     "plot_pair": "a picture: notebook 06",
     "plot_sweep": "a picture: notebook 06",

@@ -47,6 +47,7 @@ TINY: dict[str, dict[str, Any]] = {
         "n_real": 3,
     },
     "07_model_map": {"run": "{world}/zoo", "ends": ["zoo-0", "zoo-1"], "real_run": "{world}/real"},
+    "08_explore": {"run": "{world}/zoo"},
     "solutions/00_what_is_kl": {},
     "solutions/04_double_centering": {},
     "solutions/05_kl_approximation": {},
@@ -62,7 +63,10 @@ FIGURES = {
     "01_first_map": ["zoo_map"],
     "03_look_at_the_matrix": ["matrix"],
     "07_model_map": ["smollm2_map", "zoo_heatmap", "zoo_methods", "zoo_one_source", "zoo_paths"],
+    "08_explore": ["explored_map"],
 }
+WIDGET = "application/vnd.jupyter.widget-view+json"
+MAPS = ("01_first_map", "08_explore")  # show a widget, and a picture where there is nobody to move it
 
 
 @pytest.fixture(scope="session")
@@ -138,6 +142,11 @@ def kinds_of_outputs(executed: dict[str, Any]) -> set[str]:
     return {kind for output in outputs for kind in output.get("data", {})}
 
 
+def texts_of(executed: dict[str, Any], kind: str) -> list[str]:
+    outputs = [output for cell in executed["cells"] for output in cell.get("outputs", [])]
+    return ["".join(output["data"][kind]) for output in outputs if kind in output.get("data", {})]
+
+
 def test_every_notebook_has_tiny_parameters() -> None:
     found = [*FOLDER.glob("*.ipynb"), *FOLDER.glob("solutions/*.ipynb")]
     assert sorted(TINY) == sorted(path.relative_to(FOLDER).with_suffix("").as_posix() for path in found)
@@ -147,8 +156,10 @@ def test_every_notebook_has_tiny_parameters() -> None:
 def test_notebook_runs_in_silence(stem: str, world: Path, tmp_path: Path) -> None:
     executed = run(stem, world, tmp_path)
     assert said(executed, "stderr") == ""
-    assert "application/vnd.jupyter.widget-view+json" not in kinds_of_outputs(executed), "nobody can move it"
-    written = [path.name for path in sorted((tmp_path / "figures").glob("*"))]
+    assert (WIDGET in kinds_of_outputs(executed)) == (stem in MAPS), "nobody can move it"
+    if stem in MAPS:
+        assert any('<img alt="The map of models' in html for html in texts_of(executed, "text/html"))
+    written = [path.name for path in sorted((tmp_path / "figures").glob("*.[ps]*"))]
     if stem in FIGURES:
         assert written == [f"{name}.{kind}" for name in FIGURES[stem] for kind in ("png", "svg")]
 

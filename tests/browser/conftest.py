@@ -1,9 +1,10 @@
-"""One browser and one JupyterLab for all tests here; skipped where there is none, unless they are required."""
+"""One browser and one JupyterLab for all tests here; without them tests are skipped, or fail if required."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,10 +40,17 @@ def open_notebook(browser: Any, lab: driver.Server) -> Iterator[Callable[[], dri
     opened = []
 
     def make() -> driver.Notebook:
-        context = browser.new_context(viewport={"width": 1300, "height": 1000})
+        context = browser.new_context(viewport={"width": 1300, "height": 1500})
         opened.append(context)
         return driver.Notebook(lab, context.new_page())
 
     yield make
     for context in opened:
         context.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep all of these with one of several test processes, so that one server and one browser serve them."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.xdist_group("browser"))

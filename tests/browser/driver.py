@@ -1,4 +1,4 @@
-"""A real JupyterLab in a real Chromium: one server, notebooks opened and run in it, and what their kernels say."""
+"""A real JupyterLab in a real Chromium: a server, notebooks run in it, and what their kernels say."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECONDS = 60.0
 def chromium() -> str | None:
     """Where Chromium is: LMMAP_CHROMIUM, or the first of its usual names."""
     named = os.environ.get("LMMAP_CHROMIUM")
-    return named or next((found for name in NAMES if (found := shutil.which(name))), None)
+    return next((found for name in ([named] if named else NAMES) if (found := shutil.which(name))), None)
 
 
 def missing() -> str:
@@ -35,7 +35,8 @@ def missing() -> str:
     if importlib.util.find_spec("playwright") is None:
         return "playwright is not installed: pip install playwright"
     if chromium() is None:
-        return f"no Chromium among {', '.join(NAMES)}: install one, or name it in LMMAP_CHROMIUM"
+        looked_for = os.environ.get("LMMAP_CHROMIUM") or ", ".join(NAMES)
+        return f"no Chromium found ({looked_for}): install one, or name it in LMMAP_CHROMIUM"
     return ""
 
 
@@ -126,7 +127,7 @@ ASK = """async (code) => {
   const asked = kernel.requestExecute({code, store_history: false});
   asked.onIOPub = m => { if (m.header.msg_type === 'stream') out += m.content.text;
     if (m.header.msg_type === 'error') error = m.content.ename + ': ' + m.content.evalue; };
-  const late = new Promise((_, fail) => setTimeout(() => fail(new Error('the kernel does not answer')), 30000));
+  const late = new Promise((_, fail) => setTimeout(() => fail(new Error('no answer')), 30000));
   await Promise.race([asked.done, late]);
   if (error) throw new Error(error);
   return out; }"""

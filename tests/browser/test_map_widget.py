@@ -79,7 +79,9 @@ with widget.hold_sync():
 
 def corner(notebook: Notebook) -> dict[str, float]:
     """Where the canvas lies in the window."""
-    return dict(notebook.page.locator(".lmmap-map canvas").bounding_box())
+    canvas = notebook.page.locator(".lmmap-map canvas")
+    canvas.scroll_into_view_if_needed()
+    return dict(canvas.bounding_box())
 
 
 def lasso(notebook: Notebook, shares: list[tuple[float, float]], *, shift: bool = False) -> None:
@@ -120,7 +122,9 @@ def test_a_map_is_there_and_nothing_has_failed(shown: Notebook) -> None:
 
 
 def test_a_lasso_selects_what_is_in_the_polygon_by_the_even_odd_rule(shown: Notebook) -> None:
-    star = [(0.5 + 0.42 * np.sin(4 * np.pi * k / 5), 0.5 - 0.42 * np.cos(4 * np.pi * k / 5)) for k in range(5)]
+    star = [
+        (0.5 + 0.42 * np.sin(4 * np.pi * k / 5), 0.5 - 0.42 * np.cos(4 * np.pi * k / 5)) for k in range(5)
+    ]
     lasso(shown, star)  # a pentagram: its middle is outside
     shown.wait("widget.selected == ids_inside()")
     n_star = shown.value("len(widget.selected)")
@@ -196,7 +200,9 @@ def test_a_new_frame_is_drawn_and_an_older_one_is_dropped(shown: Notebook) -> No
     shown.do(f"widget.frame = {{**widget.frame, 'seq': {seq}}}")
 
 
-def test_the_keyboard_alone_goes_to_models_selects_them_and_leaves_the_notebook_alone(shown: Notebook) -> None:
+def test_the_keyboard_alone_goes_to_models_and_selects_them_and_the_notebook_hears_no_key(
+    shown: Notebook,
+) -> None:
     n_cells = shown.page.locator(".jp-Cell").count()
     keys = shown.page.keyboard
     shown.page.get_by_role("searchbox", name="Search names").focus()
@@ -228,6 +234,9 @@ def test_the_keyboard_alone_goes_to_models_selects_them_and_leaves_the_notebook_
     keys.press("Escape")
     shown.wait("widget.selected", [])
     assert shown.page.locator(".jp-Cell").count() == n_cells
+    shown.page.locator(".lmmap-map canvas").focus()
+    keys.press("Control+s")  # that one is JupyterLab's own
+    shown.page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.model.dirty")
 
 
 def test_hostile_ids_names_and_groups_are_shown_as_text(shown: Notebook) -> None:
