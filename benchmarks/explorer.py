@@ -148,10 +148,10 @@ def head(scores: LogLikelihoods, made: float, load: float) -> str:
         "# The explorer's speed\n\n"
         f"{k:,} models x {n:,} texts in {scores.texts['source'].nunique()} domains, synthetic, drawn in "
         f"{made:.1f} s; text level, float64, positions to the last digits. {platform.machine()}, "
-        f"{os.cpu_count()} cores (load {load:.1f} when begun: others at work make it slower), numpy "
-        f"{np.__version__}, Python {platform.python_version()}. Milliseconds. The explorer leaves half of the "
-        f"cores to what draws its maps; *anew* is the straightforward way of numpy on {threads} threads, *off* "
-        "how far its distances and positions are from ours, of the largest. Made by\n\n"
+        f"{os.cpu_count()} cores (load {load:.1f} when begun: others at work make it slower), "
+        f"numpy {np.__version__}, Python {platform.python_version()}. Milliseconds. The explorer leaves half "
+        f"of the cores to what draws its maps; *anew* is the straightforward way of numpy on {threads} "
+        "threads, *off* how far its distances and positions are from ours, of the largest. Made by\n\n"
         f"    python -m benchmarks.explorer {shlex.join(sys.argv[1:])}\n"
     )
 

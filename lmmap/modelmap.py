@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from lmmap.errors import InputError, closest
+from lmmap.errors import InputError
 from lmmap.geometry import estimate_kl, height, nearest_neighbors
 from lmmap.layouts import classical_mds, default_perplexity, principal_axes, tsne, umap
 from lmmap.loglik import LogLikelihoods
-from lmmap.resolution import debias_kl, noise_kl
-
-Method = Literal["tsne", "pca", "mds", "umap"]
-
-SHOWN = {"tsne": "t-SNE", "pca": "PCA", "mds": "classical MDS", "umap": "UMAP"}
-TEXT_LEVEL = "text level"
+from lmmap.recipes import (
+    TEXT_LEVEL,
+    Method,
+    check_request,
+    counts,
+    provenance,
+    resolution,
+    settings,
+    without_noise,
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -116,7 +119,7 @@ class ModelMap:
             Models, texts, method with its settings, clipping, the share of neighbours kept, and the
             resolution: the KL that noise alone may show, below which pairs cannot be told apart.
         """
-        parts = [_counts(self.recipe, len(self.kl)), _settings(self.recipe)]
+        parts = [counts(self.recipe, len(self.kl)), settings(self.recipe)]
         if self.recipe.get("clipped_below") is not None:
             parts.append(f"clipped below {self.recipe['clipped_below']:.1f} nats")
         if len(self.kl) > 2:
@@ -125,7 +128,7 @@ class ModelMap:
             chance = k / (len(self.kl) - 1)
             parts.append(f"{neighbors}: {self.neighbors_kept(k):.0%} kept ({chance:.0%} by chance)")
         if "resolution" in self.recipe:
-            parts.append(_resolution(self.recipe))
+            parts.append(resolution(self.recipe))
         return " · ".join(parts)
 
     def to_frame(self) -> pd.DataFrame:
@@ -232,11 +235,11 @@ def fit_map(
     (0.5, [0.5, 0.5])
     """
     n_models = len(scores.models)
-    _check_request(method, n_models, perplexity, kl_given=kl is not None)
+    check_request(method, n_models, perplexity, kl_given=kl is not None)
     noise: dict[str, Any] = {}
     if kl is None:
         divergence, estimator = estimate_kl(scores.values, weights=weights), TEXT_LEVEL
-        divergence, noise = _without_noise(divergence, scores.models)
+        divergence, noise = without_noise(divergence, scores.models)
     else:
         divergence = _aligned(kl, scores.models.index)
     if not divergence.any():
@@ -258,41 +261,9 @@ def fit_map(
         "seed": seed if method in ("tsne", "umap") else None,
         "explained": None if explained is None else tuple(explained.tolist()),
         **noise,
-        **_provenance(scores, weights, method),
+        **provenance(scores, weights, method),
     }
     return ModelMap(divergence, coordinates, height(scores.values, weights=weights), scores.models, recipe)
-
-
-def _check_request(method: str, n_models: int, perplexity: float | None, kl_given: bool) -> None:
-    """Refuse what cannot be drawn, before anything is computed."""
-    methods = get_args(Method)
-    if method not in methods:
-        raise InputError(f"no method {method!r}, only {', '.join(methods)}{closest(method, methods)}")
-    if n_models < 2:
-        raise InputError(f"a map needs at least 2 models, got {n_models}")
-    if method in ("tsne", "umap") and n_models < 4:
-        raise InputError(f"{SHOWN[method]} needs at least 4 models, got {n_models}: use method='pca'")
-    if method == "pca" and kl_given:
-        raise InputError("pca works on the log-likelihoods, not on a given kl: use method='mds'")
-    if perplexity is None:
-        return
-    if method != "tsne":
-        raise InputError(f"perplexity is a setting of method='tsne', not of {method!r}")
-    if not 1 <= perplexity < n_models:
-        raise InputError(f"perplexity must lie in [1, {n_models}) for {n_models} models, got {perplexity:g}")
-
-
-def _without_noise(kl: np.ndarray, models: pd.DataFrame) -> tuple[np.ndarray, dict[str, Any]]:
-    """Take off what the rows' noise adds, and say what cannot be resolved."""
-    if "error_var" not in models or models["error_var"].isna().all():
-        return kl, {"resolution": None, "n_unresolved": None, "n_noise_unknown": len(models)}
-    error_var = models["error_var"].to_numpy(dtype=np.float64)
-    added, kl = noise_kl(error_var), debias_kl(kl, error_var)
-    return kl, {
-        "resolution": float(added.max()),
-        "n_unresolved": int(np.triu(kl < added, 1).sum()),
-        "n_noise_unknown": int(np.isnan(error_var).sum()),
-    }
 
 
 def _aligned(kl: np.ndarray | pd.DataFrame, row_ids: pd.Index) -> np.ndarray:
@@ -335,51 +306,3 @@ def check_divergence(kl: np.ndarray, row_ids: pd.Index) -> None:
         if wrong.any():
             i, j = np.argwhere(wrong)[0]
             raise InputError(f"kl from {row_ids[i]!r} to {row_ids[j]!r} is {kl[i, j]:g}, which {what}")
-
-
-def _provenance(scores: LogLikelihoods, weights: np.ndarray | None, method: str) -> dict[str, Any]:
-    """Say what a map is of: counts, lengths, what was done to the values, versions."""
-    w = np.ones(len(scores.texts)) if weights is None else np.asarray(weights, dtype=np.float64)
-    clips = [step[len("clip_below(") : -1] for step in scores.history if step.startswith("clip_below(")]
-    packages = ("numpy", "scikit-learn", *(["umap-learn"] if method == "umap" else []))
-    return {
-        "n_models": len(scores.models),
-        "n_texts": int(np.count_nonzero(w)),
-        "weighted": weights is not None,
-        "mean_n_bytes": (
-            float(np.average(scores.texts["n_bytes"], weights=w)) if "n_bytes" in scores.texts else None
-        ),
-        "history": scores.history,
-        "clipped_below": max(map(float, clips)) if clips else None,
-        "versions": {package: version(package) for package in packages},
-    }
-
-
-def _counts(recipe: Mapping[str, Any], n_models: int) -> str:
-    if "n_texts" not in recipe:
-        return f"{n_models} models"
-    return f"{n_models} models, {recipe['n_texts']:,} {'weighted ' if recipe.get('weighted') else ''}texts"
-
-
-def _settings(recipe: Mapping[str, Any]) -> str:
-    method = recipe.get("method", "")
-    words = [SHOWN.get(method, method)]
-    if recipe.get("estimator", TEXT_LEVEL) != TEXT_LEVEL:
-        words[0] += f" of the {recipe['estimator']} KL"
-    if recipe.get("perplexity") is not None:
-        words.append(f"perplexity {recipe['perplexity']:.3g}")
-    if recipe.get("seed") is not None:
-        words.append(f"seed {recipe['seed']}")
-    if recipe.get("explained") is not None:
-        words.append(f"{sum(recipe['explained']):.0%} of the variance")
-    if method in ("pca", "mds"):
-        words.append("rotation and sign are arbitrary")
-    return ", ".join(words)
-
-
-def _resolution(recipe: Mapping[str, Any]) -> str:
-    unknown = recipe["n_noise_unknown"]
-    if recipe["resolution"] is None:
-        return "resolution unknown: the scores' noise was not measured"
-    told = f"resolution at worst {recipe['resolution']:.1g} nats, {recipe['n_unresolved']:,} pairs unresolved"
-    return f"{told}, noise of {unknown} models unknown" if unknown else told

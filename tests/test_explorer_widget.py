@@ -74,7 +74,7 @@ def test_a_view_is_saved_and_opened_again(live: LiveExplorer, tmp_path: Path):
 @pytest.mark.parametrize(
     ("do", "told"),
     [
-        (lambda live: live.texts.none.click(), "no domain of texts is ticked"),
+        (lambda live: live.texts.none.click(), "no domain is ticked"),
         (lambda live: setattr(live.texts.contains, "value", "nowhere"), "contains 'nowhere'"),
         (lambda live: setattr(live.texts.ids, "value", "no-such-text"), "no-such-text"),
         (lambda live: setattr(live.texts.contains, "value", "text 7 of"), "one text is left"),

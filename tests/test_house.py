@@ -72,10 +72,11 @@ ROOMS = {
     "layouts": Room("errors geometry", "numpy", "sklearn threadpoolctl umap"),
     "resolution": Room("errors", "numpy"),
     "error_bars": Room("errors geometry resolution", "numpy"),
-    "modelmap": Room("errors geometry loglik layouts resolution", "numpy pandas"),
+    "recipes": Room("errors loglik resolution", "numpy pandas"),
+    "modelmap": Room("errors geometry loglik layouts recipes", "numpy pandas"),
     "explorer": Room(
         "errors geometry segments estimates text_sums text_groups loglik store token_records layouts "
-        "error_bars modelmap",
+        "error_bars recipes modelmap",
         "numpy pandas threadpoolctl",
     ),
     "scoring": Room(
@@ -87,7 +88,7 @@ ROOMS = {
     "recommended": Room("errors segments estimates store token_records", "numpy pandas"),
     "microscope": Room("errors geometry loglik segments estimates error_bars exact_kl", "numpy pandas"),
     "plotting": Room(
-        "errors files geometry loglik error_bars modelmap microscope",
+        "errors files geometry loglik error_bars recipes modelmap microscope",
         "matplotlib numpy pandas scipy seaborn textalloc",
     ),
     "notebooks": Room(
@@ -101,8 +102,8 @@ ROOMS = {
         "babel gguf yaml",
     ),
     "widgets": Room(
-        "errors files geometry segments models store token_records modelmap explorer scoring microscope "
-        "plotting",
+        "errors files geometry segments models store token_records recipes modelmap explorer scoring "
+        "microscope plotting",
         "anywidget ipywidgets numpy pandas traitlets",
         "IPython matplotlib",
     ),

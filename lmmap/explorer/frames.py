@@ -20,7 +20,8 @@ from lmmap.explorer.views import View
 from lmmap.geometry import height
 from lmmap.layouts import default_perplexity
 from lmmap.loglik import LogLikelihoods
-from lmmap.modelmap import ModelMap, _check_request, _provenance, _without_noise
+from lmmap.modelmap import ModelMap
+from lmmap.recipes import check_request, provenance, without_noise
 from lmmap.segments import Segments
 
 Array = np.ndarray
@@ -149,7 +150,7 @@ class Frame:
     @property
     def _recipe(self) -> dict[str, Any]:
         method, n_models = self.view.method, len(self.kl)
-        recipe = _provenance(self.scores, self.texts.astype(np.float64), method)
+        recipe = provenance(self.scores, self.texts.astype(np.float64), method)
         recipe |= {**self.noise, "n_models": n_models, "weighted": False, "method": method}
         recipe["estimator"] = self.estimator.replace("_", " ")
         recipe["perplexity"] = default_perplexity(n_models) if method == "tsne" else None
@@ -261,14 +262,14 @@ class Explorer:
     def _frame(self, view: View, previous: Frame | None, settle: bool) -> Frame:
         shown, texts = self.models_of(view), self.texts_of(view)
         n_models = int(np.count_nonzero(shown))
-        _check_request(view.method, n_models, None, kl_given=False)
+        check_request(view.method, n_models, None, kl_given=False)
         kl, estimator, note = self.distances.on_texts(texts, view.estimator)
         if n_models < len(shown):
             kl = kl[np.ix_(shown, shown)]
         noise: dict[str, Any] = {}
         divergence = kl
         if estimator == TEXT_LEVEL:
-            divergence, noise = _without_noise(kl, self.scores.models[shown])
+            divergence, noise = without_noise(kl, self.scores.models[shown])
         if not divergence.any():
             raise InputError(
                 f"all {n_models} models are alike on these texts (every KL is 0): nothing to draw"

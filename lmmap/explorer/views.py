@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from lmmap.errors import InputError, closest
 from lmmap.estimates import ESTIMATORS
-from lmmap.modelmap import Method
+from lmmap.recipes import Method
 
 VERSION = 1
 METHODS = get_args(Method)

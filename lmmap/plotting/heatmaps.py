@@ -21,9 +21,10 @@ from scipy.spatial.distance import squareform
 from lmmap.errors import InputError
 from lmmap.geometry import double_center
 from lmmap.loglik import LogLikelihoods
-from lmmap.modelmap import TEXT_LEVEL, ModelMap, check_divergence
+from lmmap.modelmap import ModelMap, check_divergence
 from lmmap.plotting.attributes import Groups, Scale, read_attribute
 from lmmap.plotting.style import HUES, INK, check_glyphs, human, in_house_style, log_ticks, shorten
+from lmmap.recipes import TEXT_LEVEL
 
 MOST_ORDERED = 200  # models whose leaves are put in the best order; beyond, it takes seconds
 MOST_NAMES = 60  # rows that can be named

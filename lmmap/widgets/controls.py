@@ -9,7 +9,6 @@ import ipywidgets
 import numpy as np
 import pandas as pd
 
-from lmmap.errors import InputError
 from lmmap.explorer.frames import Explorer
 from lmmap.explorer.views import View
 from lmmap.plotting.attributes import Scale, read_attribute
@@ -63,12 +62,12 @@ class TextControls:
         self.ids = ipywidgets.Textarea(
             placeholder="text ids, one a line; none: all", continuous_update=False, layout=WIDE
         )
-        self._changed, self._quiet = changed, False
+        self._choices, self._changed, self._quiet = explorer.choices, changed, False
         for box in (*self.domains.values(), self.lengths, self.contains, self.share, self.seed, self.ids):
             box.observe(self._hear, names="value")
         self.all.on_click(lambda _: self._tick(True))
         self.none.on_click(lambda _: self._tick(False))
-        scrolled = {"max_height": "260px", "overflow": "auto"}
+        scrolled = {"max_height": "275px", "overflow": "auto"}
         listed = ipywidgets.VBox(list(self.domains.values()), layout=scrolled)
         by_id = ipywidgets.Accordion(children=[self.ids], titles=("by id",), selected_index=None)
         buttons = [ipywidgets.HBox([self.all, self.none])] if len(self.domains) > 1 else []
@@ -89,12 +88,10 @@ class TextControls:
         InputError
             If no domain is ticked.
         """
-        ticked = tuple(name for name, box in self.domains.items() if box.value)
-        if self.domains and not ticked:
-            raise InputError("no domain of texts is ticked: tick one or more")
+        ticked = [name for name, box in self.domains.items() if box.value]
         low, high = self.lengths.value
         return {
-            "sources": () if len(ticked) == len(self.domains) else ticked,
+            "sources": self._choices.ticked(ticked) if self.domains else (),
             "min_bytes": low if low > self._shortest else 0,
             "max_bytes": high if high < self._longest else 0,
             "contains": self.contains.value,

@@ -17,8 +17,8 @@ from lmmap.errors import InputError
 from lmmap.explorer.frames import Explorer, Frame
 from lmmap.explorer.opening import open_explorer
 from lmmap.explorer.views import View, read_view
-from lmmap.modelmap import SHOWN
-from lmmap.store import Store
+from lmmap.recipes import SHOWN
+from lmmap.store import MEASURED, Store
 from lmmap.widgets.controls import LABELLED, WIDE, ModelControls, TextControls
 from lmmap.widgets.map_table import map_table
 from lmmap.widgets.map_widget import MapWidget, with_picture
@@ -47,7 +47,8 @@ def explore(
     run : Store, folder, or Explorer
         A score set.
     view : View, or file, optional
-        What to look at first; a file as "Save view" writes it.
+        What to look at first; a file as "Save view" writes it. Without a colour, the first attribute
+        that puts models into groups is shown.
     store : Store, optional
         Where an explorer that is given has its token records, which mark a text for two models.
     clip : float
@@ -66,11 +67,10 @@ def explore(
         If there is no score set, the view does not fit it, or there is nothing to draw.
     """
     view = read_view(view) if isinstance(view, str | Path) else view or View()
-    if isinstance(run, Explorer):
-        live = LiveExplorer(run, view, store=store)
-    else:
+    if not isinstance(run, Explorer):
         store = run if isinstance(run, Store) else Store(run)
-        live = LiveExplorer(open_explorer(store, clip=clip), view, store=store)
+        run = open_explorer(store, clip=clip)
+    live = LiveExplorer(run, replace(view, color=view.color or _grouping(run)), store=store)
     with_picture(live.box, _picture(live.frame) if figure is None else figure)
     return live
 
@@ -286,6 +286,18 @@ def _picture(frame: Frame) -> Any:  # noqa: ANN401
     from lmmap.plotting.attributes import MAX_GROUPS
 
     return plot_map(frame.map, color=frame.view.color or None, max_groups=MAX_GROUPS).figure
+
+
+def _grouping(explorer: Explorer) -> str:
+    """Name the first attribute that puts models into groups; empty if there is none."""
+    table = explorer.scores.models
+    few = max(2, len(table) // 3)
+    groups = (
+        name
+        for name in explorer.attributes
+        if name not in MEASURED and table[name].dtype.kind not in "iuf" and table[name].nunique() <= few
+    )
+    return next(groups, "")
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -40,5 +40,7 @@ def show_map(
 
     models = model_map.models.assign(**{"mean log-likelihood": model_map.height})
     drawn = map_widget(models, model_map.coordinates, color=color, caption=model_map.caption())
-    with_picture(drawn, plot_map(model_map, color=color, max_groups=MAX_GROUPS).figure if figure is None else figure)
+    if figure is None:
+        figure = plot_map(model_map, color=color, max_groups=MAX_GROUPS).figure
+    with_picture(drawn, figure)
     return drawn
