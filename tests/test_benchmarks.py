@@ -193,6 +193,8 @@ def test_a_queue_is_scored_by_the_command_and_compared_with_itself(folder: Path,
     other = next(file for file in journal.parent.glob("*.json") if file != journal)
     write_json(other, read_json(other) | {"stages": {"score": 0.25}})
     assert bench.told(run, 2, 2.0, [])["shares"] == {"read": 0.125, "score": 0.3125}
+    assert bench.told(run, 2, 1.0, [])["same_bytes"] is None, "there is no other"
+    shutil.copytree(run, run.with_name("2-2-8"))
     assert bench.told(run, 2, 1.0, [])["same_bytes"] is True
     tokens = next((run / "tokens").glob("*.parquet"))
     tokens.write_bytes(tokens.read_bytes() + b"1")

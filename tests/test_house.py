@@ -63,7 +63,8 @@ ROOMS = {
     "models": Room("errors files"),
     "model_lists": Room("errors models", "", "yaml"),
     "loglik": Room("errors geometry", "numpy pandas", "xarray"),
-    "lookalike": Room("errors loglik", "numpy pandas"),
+    "lookalike": Room("errors geometry loglik", "numpy pandas"),
+    "analyses": Room("errors geometry loglik", "numpy pandas", "scipy sklearn"),
     "parts": Room("files", "filelock numpy"),
     "store": Room(
         "errors files tables texts text_files models loglik parts", "filelock numpy pandas pyarrow"

@@ -59,7 +59,7 @@ class NeighborsPanel(Panel):
             }
         )
         name = str(frame.models["model"][chosen])
-        head = f"Nearest to {name} on {frame.n_texts:,} texts, by {frame.estimator.replace('_', ' ')}"
+        head = f"Nearest to {name} on {frame.n_texts:,} texts, by {frame.estimator.replace('_', ' ')} KL"
         self._said.value = f"<b>{escape(head)}</b>{table_of(shown)}"
 
 
