@@ -227,21 +227,95 @@ def map_(
 @main.command()
 @click.argument("run", type=FOLDER)
 @click.option("--view", type=FILE, help="A saved view to begin with.")
-@click.option("--clip", default=0.0, help="Share of all entries to be clipped below, e.g. 0.02.")
+@click.option("--clip", type=float, help="Share of all entries to be clipped below, e.g. 0.02.")
 @click.option("--port", type=int, help="Of the page; the first free one from 8866 on.")
 @click.option("--no-browser", is_flag=True, help="Only print the address.")
-def explore(run: Path, view: Path | None, clip: float, port: int | None, no_browser: bool) -> None:
+def explore(run: Path, view: Path | None, clip: float | None, port: int | None, no_browser: bool) -> None:
     """Open the explorer of a score set in a browser, without a notebook (needs voila: lmmap[app])."""
-    from lmmap.explorer.views import read_view
+    from dataclasses import replace
+
+    from lmmap.explorer.opening import open_explorer
+    from lmmap.explorer.views import View, read_view
     from lmmap.notebooks.app import serve_app
     from lmmap.store import Store
 
-    Store(run).load()  # what is wrong is said here, not on the page
-    given = [repr(str(run.resolve())), *([repr(str(view.resolve()))] if view else []), f"clip={clip}"]
-    if view:
-        read_view(view)
-    cells = ["%matplotlib inline\nimport lmmap", f"lmmap.explore({', '.join(given)});"]
-    raise SystemExit(serve_app(cells, title=f"lmmap {run.name}", port=port, browser=not no_browser))
+    start = read_view(view) if view else View()
+    start = start if clip is None else replace(start, clip=clip)
+    explorer = open_explorer(Store(run), clip=start.clip)
+    explorer.models_of(start)
+    explorer.texts_of(start)  # what is wrong is said here, not on the page
+    cells = [
+        f"%matplotlib inline\nimport os, lmmap\nos.chdir({str(Path.cwd())!r})",
+        f"lmmap.explore({str(run.resolve())!r}, lmmap.View.from_json({start.to_json()!r}));",
+    ]
+    title = f"lmmap {run.resolve().name}"
+    raise SystemExit(serve_app(cells, title=title, port=port, browser=not no_browser))
+
+
+@main.command(name="import")
+@click.argument("file", type=FILE)
+@click.option("--texts", type=FILE, help="The texts that were scored; not needed if FILE holds them.")
+@click.option(
+    "--models", type=FILE, multiple=True, help="Table of models: pickle, YAML, JSON or CSV; repeatable."
+)
+@click.option("--out", type=FOLDER, required=True, help="The score set.")
+def import_(file: Path, texts: Path | None, models: tuple[Path, ...], out: Path) -> None:
+    """Make a score set of scores from elsewhere; nothing in FILE is run.
+
+    FILE is a published pickle, CSV, npz, exported Parquet, or what lm-evaluation-harness logged.
+    """
+    from lmmap.imports.scores import import_scores
+
+    click.echo(repr(import_scores(file, texts=texts, models=models, out=out).load()))
+
+
+@main.command()
+@click.argument("run", type=FOLDER)
+@click.option("-o", "--output", type=FILE, required=True, help="File: .parquet, .csv, .npz or .nc.")
+def export(run: Path, output: Path) -> None:
+    """Write the scores of a set to one file for other programs, and a card (.md) beside it."""
+    from lmmap.export import export_scores, write_card
+    from lmmap.store import Store
+
+    store = Store(run)
+    written = export_scores(store, output)
+    click.echo(f"{written} and {write_card(store, written.with_suffix('.md'))}")
+
+
+@main.command()
+@click.argument("model")
+@click.option("--on", "run", type=FOLDER, required=True, help="The score set whose map it is put on.")
+@click.option("--method", type=click.Choice(["mds", "pca", "tsne", "umap"]), default="mds", show_default=True)
+@click.option("-n", "--n-texts", type=int, help="Score so many texts, drawn at random; all if not given.")
+@click.option("--seed", default=0, show_default=True, help="Of the draw.")
+@click.option("--weights", type=FILE, help="Weights of texts: a published selection (with -n), or .npy.")
+@click.option("--clip", type=float, help="Share of all entries to be clipped below, e.g. 0.02.")
+@click.option("--anchor", "anchors", multiple=True, help="Model of RUN to be scored here too; repeatable.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+def place(
+    model: str,
+    run: Path,
+    method: str,
+    n_texts: int | None,
+    seed: int,
+    weights: Path | None,
+    clip: float | None,
+    anchors: tuple[str, ...],
+    device: str,
+) -> None:
+    """Score one MODEL (Hub id or folder) and put it on a score set's map, which stays as it is."""
+    from lmmap.models import ModelSpec
+    from lmmap.placing.place import place_model
+    from lmmap.placing.subsets import text_weights
+    from lmmap.store import Store
+
+    store = Store(run)
+    spec = ModelSpec(str(Path(model).absolute()) if Path(model).exists() else model)
+    chosen = text_weights(store.scoring["n_texts"], n=n_texts, seed=seed, file=weights)
+    placed = place_model(
+        store, spec, method=cast(Any, method), weights=chosen, clip=clip, anchors=anchors, device=device
+    )
+    click.echo(f"{placed.caption()}\n\n{placed.neighbors.to_string(float_format='%.4g')}")
 
 
 @main.command()

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lmmap.errors import InputError
+from lmmap.geometry import double_center, height
 from lmmap.loglik import LogLikelihoods
 
 Array = np.ndarray
@@ -27,6 +28,10 @@ GAIN = 0.04  # nats per byte that ten times the parameters are worth
 HOME_GAIN = 0.08  # nats per byte that a family with a home gains there
 # Spread in nats per root of a byte: of families, of models within one, and of each score by itself.
 FAMILY, OWN, NOISE = 0.6, 0.1, 0.05
+TASKS = 6
+# Spread of benchmark scores, of 100: by height, by each task's own direction, and of each score by itself.
+BY_HEIGHT, BY_DIRECTION, BY_ITSELF = 14.0, 6.0, 3.0
+LEAKED = 20.0  # by how much the scores of a model with a planted leak are too low for its height
 
 
 def make_lookalike(
@@ -95,6 +100,62 @@ def make_lookalike(
     history = (f"synthetic: make_lookalike({sizes}, seed={seed})",)
     scores = LogLikelihoods(_values(rng, models, texts), models, texts, history)
     return scores.clip_below(threshold=CLIP) if clip else scores
+
+
+def make_benchmarks(scores: LogLikelihoods, seed: int = 0) -> pd.DataFrame:
+    """Draw synthetic benchmark scores that the rows of a score set can predict.
+
+    Parameters
+    ----------
+    scores : LogLikelihoods
+        K models x N texts, at least 4 models.
+    seed : int
+        The same seed and scores give the same benchmarks.
+
+    Returns
+    -------
+    DataFrame
+        K rows, index ``row_id``; ``score_1`` to ``score_6`` and ``score_mean`` of these, in [0, 100], all NaN
+        for 18 of 1,018 models; ``planted_leak``, whether the model's scores were made too low for its mean
+        log-likelihood: one in a hundred, at least one, among those that are more likely than the median.
+
+    Raises
+    ------
+    InputError
+        If there are fewer than 4 models, or all are alike.
+
+    Notes
+    -----
+    A score is ``50 + 14 z(height) + 6 z(Q) . c_t + 3 e``, less 20 for a planted leak, where z(height) is the
+    standardised mean log-likelihood, z(Q) the model's place on the first 8 standardised principal axes of
+    the double-centred matrix, c_t a direction of length 1 for each task and e standard normal; then clipped.
+
+    Examples
+    --------
+    >>> benchmarks = make_benchmarks(make_lookalike(100, 40, n_families=2, n_sources=3))
+    >>> int(benchmarks["score_mean"].isna().sum()), int(benchmarks["planted_leak"].sum())
+    (2, 1)
+    """
+    n_models = len(scores.models)
+    if n_models < 4:
+        raise InputError(f"benchmarks are drawn for at least 4 models, not {n_models}")
+    rng = np.random.default_rng([seed, TASKS])
+    Q, h = double_center(scores.values), height(scores.values)
+    if not Q.any() or not np.ptp(h):
+        raise InputError("all models are alike on these texts: benchmarks cannot follow them")
+    axes = np.linalg.eigh(Q @ Q.T)[1][:, ::-1][:, : min(FACTORS, n_models - 1)] * np.sqrt(n_models)
+    directions = rng.standard_normal((axes.shape[1], TASKS))
+    directions /= np.linalg.norm(directions, axis=0)
+    values = 50 + BY_HEIGHT * ((h - h.mean()) / h.std())[:, None] + BY_DIRECTION * (axes @ directions)
+    values += BY_ITSELF * rng.standard_normal(values.shape)
+    missing = rng.permutation(n_models)[: round(n_models * 18 / 1018)]
+    likely = np.setdiff1d(np.flatnonzero(h > np.median(h)), missing)
+    leaks = rng.permutation(likely)[: max(1, n_models // 100)]
+    values[leaks] -= LEAKED
+    np.clip(values, 0, 100, out=values)
+    values[missing] = np.nan
+    table = pd.DataFrame(values, scores.models.index, [f"score_{t + 1}" for t in range(TASKS)])
+    return table.assign(score_mean=values.mean(axis=1), planted_leak=np.isin(np.arange(n_models), leaks))
 
 
 def _models(rng: np.random.Generator, n_models: int, n_families: int, n_sources: int) -> pd.DataFrame:

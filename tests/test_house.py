@@ -64,17 +64,19 @@ ROOMS = {
     "model_lists": Room("errors models", "", "yaml"),
     "loglik": Room("errors geometry", "numpy pandas", "xarray"),
     "lookalike": Room("errors geometry loglik", "numpy pandas"),
-    "analyses": Room("errors geometry loglik", "numpy pandas", "scipy sklearn"),
     "parts": Room("files", "filelock numpy"),
     "store": Room(
         "errors files tables texts text_files models loglik parts", "filelock numpy pandas pyarrow"
     ),
+    "export": Room("version errors files tables loglik store", "numpy pandas"),
+    "imports": Room("errors files models store text_files texts", "numpy", "pyarrow yaml"),
     "token_records": Room("errors segments store", "numpy pyarrow"),
     "layouts": Room("errors geometry", "numpy", "sklearn threadpoolctl umap"),
     "resolution": Room("errors", "numpy"),
     "error_bars": Room("errors geometry resolution", "numpy"),
     "recipes": Room("errors loglik resolution", "numpy pandas"),
     "modelmap": Room("errors geometry loglik layouts recipes", "numpy pandas"),
+    "analyses": Room("errors geometry loglik modelmap", "numpy pandas", "scipy sklearn"),
     "explorer": Room(
         "errors geometry segments estimates text_sums text_groups loglik store token_records layouts "
         "error_bars recipes modelmap",
@@ -84,6 +86,9 @@ ROOMS = {
         "version errors files signals texts models parts store",
         "accelerate numpy torch triton",
         "bitsandbytes peft torchao transformers",
+    ),
+    "placing": Room(
+        "errors geometry loglik models store imports error_bars recipes modelmap scoring", "numpy pandas"
     ),
     "exact_kl": Room("errors files geometry segments estimates texts models scoring", "numpy pandas torch"),
     "recommended": Room("errors segments estimates store token_records", "numpy pandas"),
@@ -109,8 +114,8 @@ ROOMS = {
         "IPython matplotlib",
     ),
     "cli": Room(
-        "errors signals texts text_files chunks models model_lists store recommended modelmap explorer "
-        "scoring plotting notebooks demo",
+        "errors signals texts text_files chunks models model_lists store imports export recommended "
+        "modelmap explorer scoring placing plotting notebooks demo",
         "click",
         "pandas torch tqdm",
     ),

@@ -48,6 +48,10 @@ TINY: dict[str, dict[str, Any]] = {
     },
     "07_model_map": {"run": "{world}/zoo", "ends": ["zoo-0", "zoo-1"], "real_run": "{world}/real"},
     "08_explore": {"run": "{world}/zoo"},
+    "09_published_map": {"n_models": 40, "n_texts": 150},
+    "10_predict_benchmarks": {"n_models": 60, "n_texts": 150, "n_seeds": 2},
+    "11_structure": {"n_models": 40, "n_texts": 150, "n_permutations": 19, "n_resamples": 5},
+    "12_leaks": {"n_models": 120, "n_texts": 150},
     "solutions/00_what_is_kl": {},
     "solutions/04_double_centering": {},
     "solutions/05_kl_approximation": {},
@@ -64,6 +68,10 @@ FIGURES = {
     "03_look_at_the_matrix": ["matrix"],
     "07_model_map": ["smollm2_map", "zoo_heatmap", "zoo_methods", "zoo_one_source", "zoo_paths"],
     "08_explore": ["explored_map"],
+    "09_published_map": ["published_map", "published_map_raw"],
+    "10_predict_benchmarks": ["prediction"],
+    "11_structure": ["structure_dimensions", "structure_ellipses", "structure_heatmap"],
+    "12_leaks": ["leaks"],
 }
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MAPS = ("01_first_map", "08_explore")  # show a widget, and a picture where there is nobody to move it
@@ -175,6 +183,18 @@ def test_skipping_the_words_that_a_document_lacks_gives_a_negative_number(
 def test_what_only_the_demo_has_is_skipped_politely(world: Path, tmp_path: Path) -> None:
     executed = run("07_model_map", world, tmp_path, real_run="../runs/nowhere", ends=["a", "b"])
     assert "../runs/nowhere is not here" in said(executed, "stdout")
+
+
+@pytest.mark.parametrize("stem", ["09_published_map", "10_predict_benchmarks", "11_structure", "12_leaks"])
+def test_analyses_of_a_run_without_benchmarks_say_so_and_do_the_rest(
+    stem: str, world: Path, tmp_path: Path
+) -> None:
+    executed = run(stem, world, tmp_path, run="{world}/zoo")
+    assert said(executed, "stderr") == ""
+    assert "synthetic, nothing is measured" not in said(executed, "stdout")
+    assert ("these models have no benchmark scores" in said(executed, "stdout")) == (stem != "11_structure")
+    written = sorted(path.stem for path in (tmp_path / "figures").glob("*.png"))
+    assert written == (FIGURES[stem] if stem in ("09_published_map", "11_structure") else [])
 
 
 def test_a_run_that_does_not_exist_is_told_with_what_to_do(world: Path, tmp_path: Path) -> None:

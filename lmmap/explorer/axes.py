@@ -166,10 +166,11 @@ class Orientation:
 
     def turned(self, coordinates: Array, shown: Array) -> Array:
         """Turn a layout of some models, (K,) bool."""
-        if self._some is None or not np.array_equal(self._some[0], shown):
+        known = self._some  # another thread may draw other models
+        if known is None or not np.array_equal(known[0], shown):
             some = leading_axes(self._kl[np.ix_(shown, shown)], self.start(shown)).coordinates
-            self._some = shown, turned_onto(some, self._axes.coordinates[shown])
-        return turned_onto(coordinates, self._some[1])
+            known = self._some = shown, turned_onto(some, self._axes.coordinates[shown])
+        return turned_onto(coordinates, known[1])
 
 
 def _gram_times(kl: Array, vectors: Array) -> Array:

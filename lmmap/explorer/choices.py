@@ -14,6 +14,8 @@ from lmmap.loglik import LogLikelihoods
 
 Array = np.ndarray
 
+HEIGHT = "height"  # what colours by mean log-likelihood
+
 
 class Choices:
     """The models and texts to choose from.
@@ -99,7 +101,7 @@ class Choices:
             If a model or the attribute is unknown: the closest one is named.
         """
         table = self.scores.models
-        if view.color and view.color not in table:
+        if view.color and view.color != HEIGHT and view.color not in table:
             raise InputError(
                 f"the models have no attribute {view.color!r}{closest(view.color, map(str, table))}"
             )
@@ -139,6 +141,26 @@ class Choices:
         if view.contains:
             chosen = _both(chosen, self._containing(view.contains), f"contains {view.contains!r}")
         return self._drawn(chosen, view.share, view.seed)
+
+    def rows_of(self, models: Sequence[str]) -> tuple[str, ...]:
+        """Give the row ids of models that are called by row id or by name.
+
+        Parameters
+        ----------
+        models : sequence of str
+            Row ids or names.
+
+        Returns
+        -------
+        tuple of str
+            In the order of the table.
+
+        Raises
+        ------
+        InputError
+            If one is unknown: the closest is named.
+        """
+        return tuple(map(str, self.scores.models.index[self._called(models)]))
 
     def _called(self, models: Sequence[str]) -> Array:
         if not models:

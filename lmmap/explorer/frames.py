@@ -172,6 +172,8 @@ class Explorer:
         The texts themselves, for searching.
     segments : Segments, optional
         Token records of the same models and texts, for the recommended estimator.
+    clip : float
+        Quantile at which the scores were clipped, for views to be compared with.
 
     Raises
     ------
@@ -195,9 +197,14 @@ class Explorer:
     """
 
     def __init__(
-        self, scores: LogLikelihoods, *, texts: Sequence[str] | None = None, segments: Segments | None = None
+        self,
+        scores: LogLikelihoods,
+        *,
+        texts: Sequence[str] | None = None,
+        segments: Segments | None = None,
+        clip: float = 0.0,
     ) -> None:
-        self.scores = scores
+        self.scores, self.clip = scores, clip
         self.choices = Choices(scores, texts)
         self.distances = Distances(scores, self.choices.source_of_text, segments)
         self._threads = ThreadpoolController()
@@ -260,6 +267,11 @@ class Explorer:
             return self._frame(view, previous, settle)
 
     def _frame(self, view: View, previous: Frame | None, settle: bool) -> Frame:
+        if view.clip != self.clip:
+            raise InputError(
+                f"the view is of scores clipped at {view.clip:g}, these are clipped at {self.clip:g}: open "
+                "the score set with the view's own clip"
+            )
         shown, texts = self.models_of(view), self.texts_of(view)
         n_models = int(np.count_nonzero(shown))
         check_request(view.method, n_models, None, kl_given=False)

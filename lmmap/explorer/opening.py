@@ -16,7 +16,8 @@ def open_explorer(store: Store, *, clip: float = 0.0) -> Explorer:
     store : Store
         A score set.
     clip : float
-        Clip at this quantile of all scores first, for text level: 0.02 for the published maps.
+        Clip at this quantile of all scores first, 0.02 for the published maps. Distances are those of text
+        level then: token records know no clipping.
 
     Returns
     -------
@@ -32,5 +33,6 @@ def open_explorer(store: Store, *, clip: float = 0.0) -> Explorer:
     if clip:
         scores = scores.clip_below(quantile=clip)
     rows = [str(row) for row in scores.models.index]
-    live = len(rows) <= MANY and store.has_tokens(rows)
-    return Explorer(scores, texts=store.texts.texts, segments=read_segments(store) if live else None)
+    live = not clip and len(rows) <= MANY and store.has_tokens(rows)
+    segments = read_segments(store) if live else None
+    return Explorer(scores, texts=store.texts.texts, segments=segments, clip=clip)

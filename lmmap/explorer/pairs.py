@@ -35,9 +35,10 @@ def separating_texts(
     -------
     DataFrame
         Index ``text_id``; columns ``source`` and ``n_bytes`` where they are known; ``difference``, nats: how
-        much more likely the text is to the first model, less the mean of that; ``share`` of the text-level
-        distance; ``begins`` where the texts are known. First those where the first model gains, the most
-        first, then those where it loses, the most last.
+        much more likely the text is to the first model; ``beyond_mean``, what of that goes beyond its mean
+        over the texts, which is what a distance is made of; ``share`` of the text-level distance; ``begins``
+        where the texts are known. First those farthest above the mean, then those farthest below, the
+        farthest last. ``attrs["mean"]`` is the mean.
 
     Raises
     ------
@@ -45,16 +46,21 @@ def separating_texts(
         If a model is not shown, or both are the same or alike on these texts.
     """
     D = _differences(explorer, frame, first, second)
-    squares = D**2
+    mean = float(D.mean())
+    beyond = D - mean
+    squares = beyond**2
     if not squares.any():
         raise InputError(f"{first} and {second} are alike on these {len(D):,} texts: nothing separates them")
-    order = np.argsort(-D, kind="stable")
+    order = np.argsort(-beyond, kind="stable")
     n = min(n, len(D) // 2)
     picked = np.concatenate([order[:n], order[len(D) - n :]])
     places = np.flatnonzero(frame.texts)[picked]
     texts, known = explorer.choices.texts, explorer.scores.texts.iloc[places]
     columns: pd.DataFrame = known[[name for name in ("source", "n_bytes") if name in known]]
-    table = columns.assign(difference=D[picked], share=squares[picked] / squares.sum())
+    table = columns.assign(
+        difference=D[picked], beyond_mean=beyond[picked], share=squares[picked] / squares.sum()
+    )
+    table.attrs["mean"] = mean
     if texts is not None:
         table["begins"] = [texts[x][:FIRST_CHARACTERS] for x in places]
     return table
@@ -118,13 +124,12 @@ def pieces_of_text(segments: Segments, x: int, text: str) -> pd.DataFrame:
 
 
 def _differences(explorer: Explorer, frame: Frame, first: str, second: str) -> Array:
-    """Difference of two models on the texts shown, less its mean."""
+    """Difference of two models on the texts shown, nats."""
     if first == second:
         raise InputError(f"{first} and itself: choose two models")
     places = np.flatnonzero(frame.shown)[[frame.position(first), frame.position(second)]]
     one, other = explorer.scores.values[places][:, frame.texts]
     D: Array = one - other
-    D -= D.mean()
     return D
 
 

@@ -42,8 +42,11 @@ class View:
         The first two follow a hand, the others take seconds.
     estimator : str
         One of `lmmap.estimates.ESTIMATORS`; if empty, the recommended one where it can be live.
+    clip : float
+        Quantile of all scores at which they are clipped first, in [0, 1): 0.02 for the published maps.
+        Clipped scores are compared by text level.
     color : str
-        Attribute that colours the models; none if empty.
+        Attribute that colours the models, or ``height`` for the mean log-likelihood; none if empty.
     selected : tuple of str
         Row ids that are marked.
 
@@ -73,6 +76,7 @@ class View:
     texts: tuple[str, ...] = ()
     method: str = "pca"
     estimator: str = ""
+    clip: float = 0.0
     color: str = ""
     selected: tuple[str, ...] = ()
 
@@ -82,6 +86,8 @@ class View:
             object.__setattr__(self, field.name, value)
         if not 0 < self.share <= 1:
             raise InputError(f"share must lie above 0 and be at most 1, got {self.share:g}")
+        if not 0 <= self.clip < 1:
+            raise InputError(f"clip must lie in [0, 1), got {self.clip:g}")
         for name in ("min_bytes", "max_bytes", "seed"):
             if getattr(self, name) < 0:
                 raise InputError(f"{name} must not be negative, got {getattr(self, name)}")

@@ -16,7 +16,7 @@ from lmmap.plotting.style import human
 
 FEW_VALUES = 6  # of a number: up to so many are listed, more have a slider
 WIDE = {"width": "100%"}
-LABELLED = {"description_width": "64px"}
+LABELLED = {"description_width": "72px"}
 Changed = Callable[[], None]
 
 
@@ -49,7 +49,7 @@ class TextControls:
             style=LABELLED, layout=WIDE, disabled=self._shortest == self._longest,
         )  # fmt: skip
         self.contains = ipywidgets.Text(
-            description="contain", placeholder="words, then Enter", continuous_update=False,
+            description="containing", placeholder="words, then Enter", continuous_update=False,
             style=LABELLED, layout=WIDE,
         )  # fmt: skip
         self.share = ipywidgets.FloatLogSlider(
@@ -57,12 +57,13 @@ class TextControls:
             style=LABELLED, layout=WIDE,
         )  # fmt: skip
         self.seed = ipywidgets.BoundedIntText(
-            value=0, min=0, max=2**31 - 1, description="draw", style=LABELLED, layout={"width": "160px"}
+            value=0, min=0, max=2**31 - 1, description="seed", style=LABELLED, layout={"width": "160px"}
         )
         self.ids = ipywidgets.Textarea(
             placeholder="text ids, one a line; none: all", continuous_update=False, layout=WIDE
         )
         self._choices, self._changed, self._quiet = explorer.choices, changed, False
+        self._exact: dict[str, tuple[Any, Any]] = {}
         for box in (*self.domains.values(), self.lengths, self.contains, self.share, self.seed, self.ids):
             box.observe(self._hear, names="value")
         self.all.on_click(lambda _: self._tick(True))
@@ -97,7 +98,8 @@ class TextControls:
             "contains": self.contains.value,
             "share": round(float(self.share.value), 4),
             "seed": self.seed.value,
-            "texts": tuple(self.ids.value.split()),
+            **self._unmoved(),
+            "texts": tuple(line.strip() for line in self.ids.value.splitlines() if line.strip()),
         }
 
     def put(self, view: View) -> None:
@@ -109,13 +111,22 @@ class TextControls:
             A view that can be drawn.
         """
         self._quiet = True
-        for name, box in self.domains.items():
-            box.value = not view.sources or name in view.sources
-        low, high = max(view.min_bytes, self._shortest), min(view.max_bytes or self._longest, self._longest)
-        self.lengths.value = (low, high)
-        self.contains.value, self.share.value, self.seed.value = view.contains, view.share, view.seed
-        self.ids.value = "\n".join(view.texts)
-        self._quiet = False
+        try:
+            for name, box in self.domains.items():
+                box.value = not view.sources or name in view.sources
+            low = min(max(view.min_bytes, self._shortest), self._longest)
+            high = max(min(view.max_bytes or self._longest, self._longest), low)
+            self.lengths.value = (low, high)
+            self.contains.value, self.ids.value = view.contains, "\n".join(view.texts)
+            self.share.value, self.seed.value = view.share, view.seed
+            self._exact = {"share": (view.share, self.share.value), "seed": (view.seed, self.seed.value)}
+        finally:
+            self._quiet = False
+
+    def _unmoved(self) -> dict[str, Any]:
+        """Give what a view has more exactly than a control can show, as long as that is not moved."""
+        shown = {"share": self.share.value, "seed": self.seed.value}
+        return {name: exact for name, (exact, at) in self._exact.items() if shown[name] == at}
 
     def _tick(self, value: bool) -> None:
         self._quiet = True
@@ -145,6 +156,7 @@ class ModelControls:
     def __init__(self, explorer: Explorer, selected: Callable[[], list[str]], changed: Changed) -> None:
         self._table, self._selected, self._changed = explorer.scores.models, selected, changed
         self.rows: tuple[str, ...] = ()  # those shown; all if empty
+        self._among = np.ones(len(self._table), dtype=bool)  # where name and attribute are looked for
         self._quiet = False
         self._values = pd.Series(dtype=object)  # of the attribute
         self.name = ipywidgets.Text(
@@ -177,8 +189,16 @@ class ModelControls:
         rows : tuple of str
             Row ids; all if empty.
         """
-        self.rows = () if len(rows) == len(self._table) else rows
-        self._tell()
+        self._look_among(self._table.index.isin(rows) if rows else np.ones(len(self._table), dtype=bool))
+        self._show(self._among)
+
+    def _look_among(self, some: np.ndarray) -> None:
+        """Begin anew with some models, without a name or an attribute."""
+        self._among, self._quiet = some, True
+        try:
+            self.name.value, self.attribute.value = "", ""
+        finally:
+            self._quiet = False
 
     def _offer(self, _: object) -> None:
         """Offer the values of the chosen attribute."""
@@ -197,27 +217,37 @@ class ModelControls:
         kept = self._table["model"].astype(str).str.contains(self.name.value, case=False, regex=False)
         if self.values.children:
             kept &= _among(self._values, self.values.children[0])
-        self._keep(kept.to_numpy())
+        self._keep(kept.to_numpy() & self._among)
 
     def _only(self, _: object) -> None:
-        self._keep(self._table.index.isin(self._selected()))
+        self._begin_with(self._shown & self._table.index.isin(self._selected()))
 
     def _without(self, _: object) -> None:
-        shown = np.ones(len(self._table), dtype=bool) if not self.rows else self._table.index.isin(self.rows)
-        self._keep(shown & ~self._table.index.isin(self._selected()))
+        self._begin_with(self._shown & ~self._table.index.isin(self._selected()))
+
+    @property
+    def _shown(self) -> np.ndarray:
+        every = np.ones(len(self._table), dtype=bool)
+        return self._table.index.isin(self.rows) if self.rows else every
+
+    def _begin_with(self, some: np.ndarray) -> None:
+        if some.any():
+            self._look_among(some)
+        self._keep(some)
 
     def _all(self, _: object) -> None:
-        self._quiet = True
-        self.name.value = self.attribute.value = ""
-        self._quiet = False
-        self._keep(np.ones(len(self._table), dtype=bool))
+        self._begin_with(np.ones(len(self._table), dtype=bool))
 
     def _keep(self, kept: np.ndarray) -> None:
         if not kept.any():
-            self.told.value = "no model is left so: the last ones stay"
+            self.told.value = "no model fits; the models shown stay"
             return
-        self.put(tuple(map(str, self._table.index[kept])))
+        self._show(kept)
         self._changed()
+
+    def _show(self, kept: np.ndarray) -> None:
+        self.rows = () if kept.all() else tuple(map(str, self._table.index[kept]))
+        self._tell()
 
     def _tell(self) -> None:
         n, k = len(self._table), len(self.rows) or len(self._table)

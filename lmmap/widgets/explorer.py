@@ -7,72 +7,27 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import ipywidgets
-import numpy as np
 
 from lmmap.errors import InputError
 from lmmap.explorer.frames import Explorer, Frame
-from lmmap.explorer.opening import open_explorer
-from lmmap.explorer.views import View, read_view
+from lmmap.explorer.views import View
 from lmmap.recipes import SHOWN
-from lmmap.store import MEASURED, Store
+from lmmap.store import Store
 from lmmap.widgets.controls import LABELLED, WIDE, ModelControls, TextControls
 from lmmap.widgets.map_table import map_table
-from lmmap.widgets.map_widget import MapWidget, with_picture
+from lmmap.widgets.map_widget import MapWidget
 from lmmap.widgets.pair_panel import PairPanel
-from lmmap.widgets.side_panels import HeatmapPanel, NeighborsPanel, Panel, RankingPanel
+from lmmap.widgets.side_panels import HeatmapPanel, Marks, NeighborsPanel, Panel, RankingPanel
 from lmmap.widgets.take_away import HeightPanel, TakePanel
 
 LIVE = ("pca", "mds")
+HEIGHT = "mean log-likelihood, all texts"  # a column of the map: `height` in a view
 SECONDS_TO_SETTLE = 0.3  # after the last change: exact positions, the whole caption, the panels
 SIDE = {"width": "250px", "flex": "0 0 250px", "min_width": "200px"}
 BESIDE = {"flex": "1 1 0", "min_width": "0"}
-
-
-def explore(
-    run: Store | str | Path | Explorer,
-    view: View | str | Path | None = None,
-    *,
-    store: Store | None = None,
-    clip: float = 0.0,
-    figure: Any = None,  # noqa: ANN401 - matplotlib
-) -> LiveExplorer:
-    """Show the explorer of a score set, and a picture where it cannot be shown.
-
-    Parameters
-    ----------
-    run : Store, folder, or Explorer
-        A score set.
-    view : View, or file, optional
-        What to look at first; a file as "Save view" writes it. Without a colour, the first attribute
-        that puts models into groups is shown.
-    store : Store, optional
-        Where an explorer that is given has its token records, which mark a text for two models.
-    clip : float
-        Clip at this quantile of all scores first, for text level.
-    figure : matplotlib Figure, optional
-        The picture; by default `lmmap.plotting.plot_map` of the view.
-
-    Returns
-    -------
-    LiveExplorer
-        ``selected`` and ``view`` hold what a reader has chosen so far, ``frame`` what is drawn.
-
-    Raises
-    ------
-    InputError
-        If there is no score set, the view does not fit it, or there is nothing to draw.
-    """
-    view = read_view(view) if isinstance(view, str | Path) else view or View()
-    if not isinstance(run, Explorer):
-        store = run if isinstance(run, Store) else Store(run)
-        run = open_explorer(store, clip=clip)
-    live = LiveExplorer(run, replace(view, color=view.color or _grouping(run)), store=store)
-    with_picture(live.box, _picture(live.frame) if figure is None else figure)
-    return live
 
 
 class LiveExplorer:
@@ -106,15 +61,14 @@ class LiveExplorer:
 
     def __init__(self, explorer: Explorer, view: View, *, store: Store | None = None) -> None:
         self.explorer, self.frame = explorer, explorer.frame(view)
-        self._ticket, self._settling, self._quiet = 0, None, True
+        self._quiet, self._ticket, self._refused, self._panel_due = True, 0, "", False
+        self._drawing = False
+        self._wanted: View | None = None
         table = explorer.scores.models
-        kept = [name for name in table if name in ("model", *explorer.attributes, "error_var", "flags")]
-        heights = explorer.scores.values.mean(axis=1)
-        described = table[kept].assign(**{"mean log-likelihood": heights})
-        self.map = MapWidget(table=map_table(described), color=view.color)
-        self.map.selected = list(view.selected)
+        described = table.assign(**{HEIGHT: explorer.scores.values.mean(axis=1)})
+        self.map = MapWidget(table=map_table(described))
         self.texts = TextControls(explorer, self._changed)
-        self.models = ModelControls(explorer, lambda: list(self.map.selected), self._changed)
+        self.models = ModelControls(explorer, lambda: self.selected, self._changed)
         self.method = ipywidgets.Dropdown(
             options=[(SHOWN[name], name) for name in SHOWN], description="method", style=LABELLED, layout=WIDE
         )
@@ -123,7 +77,7 @@ class LiveExplorer:
             options=[("recommended", ""), *known], description="KL by", style=LABELLED, layout=WIDE
         )
         self.again = ipywidgets.Button(
-            description="Draw", icon="refresh", tooltip="Draw t-SNE or UMAP again", layout={"width": "auto"}
+            description="Draw", tooltip="t-SNE and UMAP take seconds", disabled=True
         )
         self.take = TakePanel(self, str(store.path) if store else "")
         self.panels: list[Panel] = [
@@ -133,18 +87,18 @@ class LiveExplorer:
         self.tabs = ipywidgets.Tab(
             children=[panel.box for panel in self.panels], titles=[panel.title for panel in self.panels]
         )
-        self.put(view)
+        self._put(view, self.frame)
         for box in (self.method, self.estimator):
             box.observe(lambda _: self._changed(), names="value")
-        self.again.on_click(lambda _: self._changed())
-        self.map.observe(lambda _: self._draw_panel(), names=["selected", "chosen", "color"])
-        self.tabs.observe(lambda _: self._draw_panel(), names="selected_index")
+        self.again.on_click(lambda _: self._changed(draw=True))
+        self.map.observe(lambda _: self._draw_panel_soon(), names=["selected", "chosen", "color"])
+        self.tabs.observe(lambda _: self._draw_panel_soon(), names="selected_index")
         self.box = self._laid_out()
 
     @property
     def view(self) -> View:
         """What is looked at now: what is drawn, with the present selection and colour."""
-        return replace(self.frame.view, color=self.map.color, selected=tuple(self.map.selected))
+        return replace(self.frame.view, color=self._color, selected=tuple(self.map.selected))
 
     @property
     def selected(self) -> list[str]:
@@ -164,40 +118,56 @@ class LiveExplorer:
         InputError
             If it cannot be drawn; what is drawn stays.
         """
-        frame = self.explorer.frame(view, self.frame)
+        self._put(view, self.explorer.frame(view, self.frame))
+
+    def _put(self, view: View, frame: Frame) -> None:
         self._ticket += 1
-        self._quiet = True
-        self.texts.put(view)
-        self.models.put(frame.rows if view.models else ())
-        self.method.value, self.estimator.value = view.method, view.estimator
-        self.map.color, self.map.selected = view.color, list(view.selected)
-        self._quiet = False
+        self._quiet, self._refused = True, ""
+        try:
+            self.texts.put(view)
+            self.models.put(frame.rows if view.models else ())
+            self.method.value, self.estimator.value = view.method, view.estimator
+            self.again.disabled = view.method in LIVE
+            self.map.color = HEIGHT if view.color == "height" else view.color
+            self.map.selected = list(self.explorer.choices.rows_of(view.selected))
+        finally:
+            self._quiet = False
         self._finish(frame)
+
+    @property
+    def _color(self) -> str:
+        return "height" if self.map.color == HEIGHT else str(self.map.color)
 
     def _asked(self) -> View:
         """Read the controls."""
         return View(
             models=self.models.rows, method=self.method.value, estimator=self.estimator.value,
-            color=self.map.color, selected=tuple(self.map.selected), **self.texts.fields(),
+            clip=self.explorer.clip, color=self._color, selected=tuple(self.map.selected),
+            **self.texts.fields(),
         )  # fmt: skip
 
-    def _changed(self) -> None:
+    def _changed(self, *, draw: bool = False) -> None:
         """Draw what is asked for; if that cannot be drawn, say why and leave the last map."""
         if self._quiet:
             return
-        self._ticket += 1
         try:
             view = self._asked()
+            self.again.disabled = view.method in LIVE
             if view.method not in LIVE:
-                self._draw_slowly(view)
+                self._draw_slowly(view) if draw else self._ask_to_press()
                 return
             frame = self.explorer.frame(view, self.frame, settle=False)
         except InputError as error:
-            self.map.message = str(error)
+            self._say(str(error))
             return
+        self._ticket += 1
+        self._refused, self._wanted = "", None
         self.frame = frame
         self.map.show(frame.rows, frame.coordinates, caption=frame.headline)
         self._later(SECONDS_TO_SETTLE, self._settle)
+
+    def _say(self, sentence: str) -> None:
+        self._refused = self.map.message = sentence
 
     def _settle(self) -> None:
         """Put models to their exact places, once the hand rests."""
@@ -207,53 +177,70 @@ class LiveExplorer:
         """Show a frame, and what takes a moment: how far to trust it, and the panel that is open."""
         self.frame = frame
         self.map.show(frame.rows, frame.coordinates, caption=frame.caption)
+        self.map.message = self._refused
         self._draw_panel()
 
+    def _draw_panel_soon(self) -> None:
+        """Draw the open panel once for all that a message from the browser changes."""
+        if not self._quiet and not self._panel_due:
+            self._panel_due = True
+            self._soon(self._draw_panel)
+
     def _draw_panel(self) -> None:
-        if self._quiet:
-            return
-        frame = replace(self.frame, view=self.view)
+        self._panel_due = False
+        panel = self.panels[self.tabs.selected_index or 0]
         try:
-            self.panels[self.tabs.selected_index or 0].draw(frame, self.map.chosen, self.selected)
+            panel.draw(self.frame, Marks(self.map.chosen, tuple(self.map.selected), self._color))
         except InputError as error:
-            self.map.message = str(error)
+            panel.refuse(str(error))
+
+    def _ask_to_press(self) -> None:
+        word = SHOWN[self.method.value]
+        self._say(f"{word} does not follow at once: press Draw for {word} of what is chosen now")
 
     def _draw_slowly(self, view: View) -> None:
-        """Draw a layout that takes seconds, beside the kernel's own work; a newer wish drops it."""
-        ticket, start = self._ticket, time.monotonic()
-        word = SHOWN[view.method]
-
-        def tell() -> None:
-            if ticket == self._ticket:
-                spent = time.monotonic() - start
-                self.map.message = f"{word} of {np.count_nonzero(shown):,} models: {spent:.0f} s so far"
-                self._later(1, tell)
-
-        def draw() -> None:
-            try:
-                frame: Frame | str = self.explorer.frame(view, self.frame)
-            except InputError as error:
-                frame = str(error)
-            loop.call_soon_threadsafe(self._arrived, frame, ticket)
-
-        shown = self.explorer.models_of(view)
+        """Draw a layout that takes seconds, beside the kernel's own work, one at a time."""
+        self.explorer.models_of(view)
         self.explorer.texts_of(view)  # what cannot be drawn is refused at once
-        running = _running_loop()
-        if running is None:
-            self._arrived(self.explorer.frame(view, self.frame), ticket)
+        loop = _running_loop()
+        if loop is None:
+            self._ticket += 1
+            self._refused = ""
+            self._finish(self.explorer.frame(view, self.frame))
             return
-        loop = running
-        tell()
-        threading.Thread(target=draw, daemon=True).start()
+        self._wanted = view
+        if self._drawing:  # the newest wish is drawn next
+            return
+        self._drawing, self._ticket = True, self._ticket + 1
+        self._count_seconds(self._ticket, time.monotonic(), SHOWN[view.method])
+        threading.Thread(target=self._compute, args=(view, loop), daemon=True).start()
 
-    def _arrived(self, drawn: Frame | str, ticket: int) -> None:
+    def _count_seconds(self, ticket: int, start: float, word: str) -> None:
+        if ticket == self._ticket and self._drawing:
+            self._say(f"{word} is being computed: {time.monotonic() - start:.0f} s so far")
+            self._later(1, lambda: self._count_seconds(ticket, start, word))
+
+    def _compute(self, view: View, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            drawn: Frame | str = self.explorer.frame(view, self.frame)
+        except Exception as error:  # whatever a layout meets, a reader is told
+            drawn = str(error) if isinstance(error, InputError) else f"{SHOWN[view.method]} failed: {error!r}"
+        loop.call_soon_threadsafe(self._arrived, view, drawn)
+
+    def _arrived(self, view: View, drawn: Frame | str) -> None:
         """Show what took a while, or why it cannot be, unless something newer was asked for."""
-        if ticket != self._ticket:
+        self._drawing = False
+        wanted, self._wanted = self._wanted, None
+        if wanted is None:
             return
-        self._ticket += 1  # nobody counts seconds any more
+        if wanted != view:
+            self._draw_slowly(wanted)
+            return
+        self._ticket += 1
         if isinstance(drawn, str):
-            self.map.message = drawn
+            self._say(drawn)
             return
+        self._refused = ""
         self._finish(drawn)
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
@@ -269,6 +256,13 @@ class LiveExplorer:
         else:
             loop.call_later(seconds, call_if_newest)
 
+    def _soon(self, call: Callable[[], None]) -> None:
+        loop = _running_loop()
+        if loop is None:
+            call()
+        else:
+            loop.call_soon(call)
+
     def _laid_out(self) -> Any:  # noqa: ANN401 - ipywidgets has no types
         drawing = ipywidgets.VBox([self.method, self.estimator, self.again])
         choices = ipywidgets.Accordion(
@@ -279,25 +273,6 @@ class LiveExplorer:
             [choices, ipywidgets.Box([self.map], layout={**BESIDE, "display": "block"})], layout=WIDE
         )
         return ipywidgets.VBox([top, self.tabs])
-
-
-def _picture(frame: Frame) -> Any:  # noqa: ANN401
-    from lmmap.plotting import plot_map
-    from lmmap.plotting.attributes import MAX_GROUPS
-
-    return plot_map(frame.map, color=frame.view.color or None, max_groups=MAX_GROUPS).figure
-
-
-def _grouping(explorer: Explorer) -> str:
-    """Name the first attribute that puts models into groups; empty if there is none."""
-    table = explorer.scores.models
-    few = max(2, len(table) // 3)
-    groups = (
-        name
-        for name in explorer.attributes
-        if name not in MEASURED and table[name].dtype.kind not in "iuf" and table[name].nunique() <= few
-    )
-    return next(groups, "")
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

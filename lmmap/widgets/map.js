@@ -440,6 +440,9 @@ function densest(rows, at, width, height) {
 
 // ---- the map ------------------------------------------------------------------------------------------------------
 
+const PATIENCE = 6000; // milliseconds
+const SILENT = "The kernel is busy or gone: what follows from it waits. Hover, search and lasso work.";
+
 export function mountMap(root, model) {
   return new ModelsMap(root, model).unmount;
 }
@@ -451,7 +454,7 @@ class ModelsMap {
     this.n = this.table.ids.length;
     this.rowOf = new Map(this.table.ids.map((id, row) => [id, row]));
     this.names = this.table.names.map(tidy);
-    this.searched = this.table.names.map((name) => name.toLowerCase());
+    this.searched = this.table.names.map((name, row) => `${name}\n${this.table.ids[row]}`.toLowerCase());
     this.at = new Float64Array(2 * this.n); // where marks are on their way
     this.from = new Float64Array(2 * this.n);
     this.goal = new Float64Array(2 * this.n);
@@ -553,10 +556,9 @@ class ModelsMap {
     when("selected", () => this.reselect());
     when("chosen", () => this.rechoose());
     when("query", () => this.requery());
-    when("message", () => {
-      this.messageBox.textContent = this.model.get("message") ?? "";
-      this.messageBox.hidden = !this.messageBox.textContent;
-    });
+    when("message", () => this.showMessage());
+    when("heard", () => this.answered());
+    this.cleanups.push(() => clearTimeout(this.silence));
     when("picture", () => {
       const picture = this.model.get("picture") ?? "";
       this.style.textContent = STYLE + (/^[\w-]+$/.test(picture) ? `\n#${picture} { display: none; }` : "");
@@ -584,8 +586,24 @@ class ModelsMap {
   }
 
   set(values) {
-    for (const [name, value] of Object.entries(values)) this.model.set(name, value);
+    const asked = this.model.get("heard") === undefined ? {} : { asked: (this.model.get("asked") ?? 0) + 1 };
+    for (const [name, value] of Object.entries({ ...values, ...asked })) this.model.set(name, value);
     this.model.save_changes();
+    this.answered();
+  }
+
+  // A kernel tells the number of the last question that it has heard; a page without a kernel asks none.
+  answered() {
+    clearTimeout(this.silence);
+    const waits = (this.model.get("asked") ?? 0) > (this.model.get("heard") ?? 0);
+    if (!waits) this.isSilent = false;
+    if (waits) this.silence = setTimeout(() => { this.isSilent = true; this.showMessage(); }, PATIENCE);
+    this.showMessage();
+  }
+
+  showMessage() {
+    this.messageBox.textContent = this.model.get("message") || (this.isSilent ? SILENT : "");
+    this.messageBox.hidden = !this.messageBox.textContent;
   }
 
   takeFrame() {
@@ -1383,7 +1401,8 @@ class ModelsMap {
       y += 18;
     };
     if (this.painted.kind !== "none") heading(this.colorBox.value);
-    for (const { fill, mark, name } of this.painted.entries) entry(fill, mark, name);
+    const isThere = (line) => this.painted.kind !== "group" || this.sizes.has(line.group);
+    for (const { fill, mark, name } of this.painted.entries.filter(isThere)) entry(fill, mark, name);
     if (["number", "date"].includes(this.painted.kind)) {
       for (let step = 0; step < 64; step++) pen.box(x, y + 128 - 2 * step, 12, 2.5, shade(style, 4 * step));
       const { ticks } = columns[this.colorBox.value];

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import traitlets
 
 from lmmap.errors import InputError, closest
 from lmmap.widgets.map_table import check_positions, map_table
+from lmmap.widgets.markup import png_of
 
 UNTRUSTED = "An interactive map: trust this notebook to see it, or run this cell."
 
@@ -49,6 +49,9 @@ class MapWidget(anywidget.AnyWidget):
         even-odd rule.
     message : str
         A sentence for the reader, over the map; empty for none.
+    asked, heard : int
+        Number of the last change that a browser has told, and of the last that the kernel has heard: a reader
+        is told when the kernel does not answer.
     picture : str
         Mark of a static picture that is hidden while the widget is there: `with_picture`.
     """
@@ -66,6 +69,8 @@ class MapWidget(anywidget.AnyWidget):
     query = traitlets.Unicode().tag(sync=True)
     lasso = traitlets.List(traitlets.Any()).tag(sync=True)
     message = traitlets.Unicode().tag(sync=True)
+    asked = traitlets.Int().tag(sync=True)
+    heard = traitlets.Int().tag(sync=True)
     picture = traitlets.Unicode().tag(sync=True)
 
     def show(
@@ -104,6 +109,10 @@ class MapWidget(anywidget.AnyWidget):
                 "title": title,
             }
             self.message = ""
+
+    @traitlets.observe("asked")
+    def _answer(self, change: Any) -> None:  # noqa: ANN401 - traitlets has no type for it
+        self.heard = change["new"]
 
     @traitlets.validate("selected")
     def _selected_is_known(self, proposal: Any) -> list[str]:  # noqa: ANN401 - traitlets has no type for it
@@ -204,16 +213,12 @@ def with_picture(widget: Any, figure: Any, *, alt: str = "The map of models, as 
         If the box holds no map.
     """
     from IPython.display import HTML, display
-    from matplotlib import pyplot as plt
 
     found = _map_inside(widget)
     if found is None:
         raise InputError(f"a {type(widget).__name__} without a map in it: give a MapWidget or its box")
     found.picture = f"lmmap-picture-{uuid.uuid4().hex}"
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=110, bbox_inches="tight", facecolor="white")
-    plt.close(figure)
-    data = base64.b64encode(drawn.getvalue()).decode()
+    data = base64.b64encode(png_of(figure)).decode()
     image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}" style="max-width: 100%">'
     display(HTML(f'<div id="{found.picture}">{image}</div>'))  # type: ignore[no-untyped-call]
     bundle = widget._repr_mimebundle_()

@@ -40,7 +40,7 @@ def _cell(tag: str, value: object, side: str) -> str:
 
 
 def _is_number(value: object) -> bool:
-    return re.match(r"[-+−]?\d|–$", str(value)) is not None
+    return re.match(r"[-+−]?\d|–$|not known$", str(value)) is not None
 
 
 def sentence(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 
 import ipywidgets
@@ -17,7 +16,7 @@ from lmmap.segments import Segments
 from lmmap.store import Store
 from lmmap.token_records import read_segments
 from lmmap.widgets.markup import number, sentence, table_of
-from lmmap.widgets.side_panels import Panel
+from lmmap.widgets.side_panels import Marks, Panel
 
 MOST_BYTES_MARKED = 4000  # of a text
 STRONGEST = 3.0  # nats: the deepest colour
@@ -30,12 +29,13 @@ class PairPanel(Panel):
     title = "Two models"
 
     def __init__(self, explorer: Explorer, store: Store | None) -> None:
+        super().__init__()
         self._explorer, self._store = explorer, store
         self._frame: Frame | None = None
         wide = {"width": "49%"}
         self.first, self.second = (ipywidgets.Dropdown(layout=wide) for _ in range(2))
         self.text = ipywidgets.Dropdown(layout={"width": "99%"})
-        self._said, self._marked = ipywidgets.HTML(), ipywidgets.HTML()
+        self._marked = ipywidgets.HTML()
         self._segments: tuple[tuple[str, str], Segments | None] | None = None
         self._quiet = False
         for box in (self.first, self.second):
@@ -45,17 +45,17 @@ class PairPanel(Panel):
             [ipywidgets.HBox([self.first, self.second]), self._said, self.text, self._marked]
         )
 
-    def draw(self, frame: Frame, chosen: str, selected: Sequence[str]) -> None:
+    def draw(self, frame: Frame, marks: Marks) -> None:
         """Compare the two models selected, or the chosen one and its nearest neighbour."""
         self._frame = frame
-        pair = [row for row in selected if row in frame.rows]
+        pair = [row for row in marks.selected if row in frame.rows]
         if len(pair) != 2:
-            kept = [box.value for box in (self.first, self.second) if box.value in frame.rows]
-            first = chosen if chosen in frame.rows else next(iter(kept), frame.rows[0])
-            kl = frame.kl[frame.position(first)].copy()
-            kl[frame.position(first)] = np.inf
-            others = [row for row in kept if row != first]
-            pair = [first, others[-1] if others else frame.rows[int(kl.argmin())]]
+            pair = [box.value for box in (self.first, self.second) if box.value in frame.rows]
+            chosen = marks.chosen if marks.chosen in frame.rows else next(iter(pair), frame.rows[0])
+            if len(pair) < 2 or chosen not in pair:
+                kl = frame.kl[frame.position(chosen)].copy()
+                kl[frame.position(chosen)] = np.inf
+                pair = [chosen, frame.rows[int(kl.argmin())]]
         names = zip(frame.models["model"].astype(str), frame.rows, strict=True)
         options = sorted(names, key=lambda option: option[0].lower())
         self._quiet = True
@@ -66,6 +66,11 @@ class PairPanel(Panel):
         self._quiet = False
         self._compare()
 
+    def refuse(self, reason: str) -> None:
+        """As `Panel.refuse`, without a text."""
+        super().refuse(reason)
+        self._marked.value, self.text.options = "", []
+
     def _compare(self) -> None:
         if self._quiet or self._frame is None:
             return
@@ -73,7 +78,7 @@ class PairPanel(Panel):
         try:
             found = separating_texts(explorer, frame, *pair)
         except InputError as error:
-            self._said.value, self._marked.value, self.text.options = sentence(str(error)), "", []
+            self.refuse(str(error))
             return
         i, j = (frame.position(row) for row in pair)
         one, other = (str(frame.models.loc[row, "model"]) for row in pair)
@@ -90,7 +95,7 @@ class PairPanel(Panel):
         self._quiet = True
         begins = found.get("begins", found.index)
         self.text.options = [
-            (f"{d:+.0f} nats: {' '.join(str(begin).split())}", places[text_id])
+            (f"{d:+,.0f} nats: {' '.join(str(begin).split())}", places[text_id])
             for text_id, d, begin in zip(found.index, found["difference"], begins, strict=True)
         ]
         self.text.value = self.text.options[0][1]
@@ -159,17 +164,23 @@ def marked(pieces: pd.DataFrame, first: str, second: str) -> str:
 
 
 def _separating(found: pd.DataFrame, one: str, other: str) -> str:
-    gains = np.where(found["difference"] > 0, one, other)
-    shown = pd.DataFrame({"favours": gains})
-    shown["nats"] = [f"{d:+,.1f}" for d in found["difference"]]
-    shown["share"] = [f"{share:.1%}" for share in found["share"]]
+    shown = pd.DataFrame(
+        {
+            "nats": [f"{d:+,.1f}" for d in found["difference"]],
+            "beyond the mean": [f"{d:+,.1f}" for d in found["beyond_mean"]],
+            "share": [f"{share:.1%}" for share in found["share"]],
+        }
+    )
     for name in ("source", "n_bytes"):
         if name in found:
             shown[name.replace("n_", "")] = found[name].to_numpy()
     if "begins" in found:
         shown["begins"] = [" ".join(text.split())[:48] for text in found["begins"]]
-    head = "Texts that separate them most, and their share of the text-level distance"
-    return f"<p>{head}</p>{table_of(shown)}"
+    head = (
+        f"{one} gives these texts {found.attrs['mean']:+,.1f} nats more than {other} on average. Texts "
+        "farthest from that, and their share of the text-level distance:"
+    )
+    return f"{sentence(head)}{table_of(shown)}"
 
 
 def _shares(table: pd.DataFrame, word: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from html import escape
 from pathlib import Path
@@ -15,14 +15,13 @@ from lmmap.errors import InputError
 from lmmap.explorer.frames import Frame
 from lmmap.explorer.views import read_view
 from lmmap.files import whole_file
+from lmmap.widgets.controls import WIDE
 from lmmap.widgets.map_widget import MapWidget
 from lmmap.widgets.page import write_page
-from lmmap.widgets.side_panels import Panel
+from lmmap.widgets.side_panels import Marks, Panel
 
 if TYPE_CHECKING:
     from lmmap.widgets.explorer import LiveExplorer
-
-WIDE = {"width": "100%"}
 
 
 class HeightPanel(Panel):
@@ -36,7 +35,7 @@ class HeightPanel(Panel):
             ipywidgets.link((first, name), (self.map, name))
         self.box = ipywidgets.VBox([self.map])
 
-    def draw(self, frame: Frame, chosen: str, selected: Sequence[str]) -> None:
+    def draw(self, frame: Frame, marks: Marks) -> None:
         """Draw the first axis across and the mean log-likelihood up, both as wide as tall."""
         across = frame.coordinates[:, 0]
         up = frame.height - frame.height.mean()
@@ -86,7 +85,7 @@ class TakePanel(Panel):
             self.said,
         ])  # fmt: skip
 
-    def draw(self, frame: Frame, chosen: str, selected: Sequence[str]) -> None:
+    def draw(self, frame: Frame, marks: Marks) -> None:
         """Write the selection and the command."""
         view = self._live.view
         self.ids.value = "\n".join(view.selected)
@@ -95,23 +94,31 @@ class TakePanel(Panel):
         alone = replace(view, models=view.selected, selected=())
         self.alone.value = alone.command(run) if len(view.selected) > 1 else ""
 
+    def _file(self, suffix: str) -> Path:
+        name = self.path.value.strip()
+        if not name or name.endswith("/"):
+            raise InputError("there is no name of a file: write one")
+        known = (".json", ".html")
+        stem = name.removesuffix(known[0]).removesuffix(known[1])
+        return Path(stem + suffix).resolve()
+
     def _save(self) -> str:
-        path = Path(self.path.value).with_suffix(".json")
+        path = self._file(".json")
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
             temporary.write_text(self._live.view.to_json() + "\n", encoding="utf-8")
         return f"saved as {path}"
 
     def _open(self) -> str:
-        path = Path(self.path.value).with_suffix(".json")
+        path = self._file(".json")
         self._live.put(read_view(path))
         return f"opened {path}"
 
     def _write(self) -> str:
         frame, view = self._live.frame, self._live.view
         path = write_page(
-            Path(self.path.value).with_suffix(".html"),
-            frame.models.assign(**{"mean log-likelihood": frame.height}),
+            self._file(".html"),
+            frame.models.assign(height=frame.height),
             frame.coordinates,
             color=view.color or None,
             caption=frame.caption,
@@ -123,6 +130,6 @@ class TakePanel(Panel):
     def _try(self, action: Callable[[], str]) -> None:
         try:
             told = action()
-        except (InputError, OSError) as error:
+        except (InputError, OSError, ValueError) as error:  # ValueError: what no path can hold
             told = str(error)
         self.said.value = f"<p>{escape(told)}</p>"

@@ -109,8 +109,11 @@ def test_what_cannot_be_drawn_is_told_and_the_last_map_stays(live: Notebook) -> 
 
 def test_a_slow_layout_arrives_and_a_newer_wish_drops_it(live: Notebook) -> None:
     live.do("live.method.value = 'tsne'")
+    live.wait("'press Draw' in live.map.message")
+    live.do("live.again.click()")
     live.wait("live.frame.view.method", "tsne")
-    live.do("live.method.value = 'tsne'; live.again.click(); live.method.value = 'pca'")
+    live.wait("live.map.message", "")
+    live.do("live.again.click(); live.method.value = 'pca'")
     live.wait("live.frame.view.method", "pca")
     live.page.wait_for_timeout(2500)
     assert live.value("[live.frame.view.method, live.map.message]") == ["pca", ""]

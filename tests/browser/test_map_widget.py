@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -140,6 +142,19 @@ def test_escape_empties_what_was_selected_searched_and_chosen(shown: Notebook) -
     shown.page.locator(".lmmap-map canvas").focus()
     shown.page.keyboard.press("Escape")
     shown.wait("[widget.selected, widget.chosen, widget.query]", [[], "", ""])
+
+
+def test_a_kernel_that_does_not_answer_is_told_and_one_that_does_again_is_not(shown: Notebook) -> None:
+    told = shown.page.get_by_text("The kernel is busy or gone")
+    kernel = shown.value("__import__('os').getpid()")
+    os.kill(kernel, signal.SIGSTOP)
+    try:
+        shown.page.get_by_role("searchbox", name="Search names").fill("near")
+        told.wait_for(state="visible", timeout=9000)
+    finally:
+        os.kill(kernel, signal.SIGCONT)
+    told.wait_for(state="hidden", timeout=9000)
+    shown.wait("widget.query", "near")
 
 
 def test_a_search_selects_the_names_that_match_whatever_their_case(shown: Notebook) -> None:

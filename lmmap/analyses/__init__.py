@@ -1,0 +1,1 @@
+"""Analyses of a score set: benchmarks predicted, structure described, leaks suspected."""

@@ -1,0 +1,298 @@
+"""Pickles read as data: plain values and arrays of numbers come out, and nothing in the file is ever called.
+
+A pickle is a program for a small stack machine. The machine here knows the instructions that build plain
+values; where Python's own would import a name and call it, this one compares the name with a short list and
+fills an array itself. It never imports what a file names.
+"""
+
+from __future__ import annotations
+
+import mmap
+import pickletools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from lmmap.errors import InputError, closest
+from lmmap.imports.pickled_arrays import Name, Refused, Unfinished, call, complete, known_name
+
+MAX_BYTES = 2**31
+MOST_STEPS = 50_000_000  # instructions of one file: a million models would be a tenth of it as arrays
+DEEPEST = 100  # values within values; published files have three levels
+PLAIN_KEYS = (str, bytes, int, float, bool, type(None))
+DONE_ELSEWHERE = {"PROTO", "FRAME"}
+PUSHED = {
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING",
+    "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "UNICODE",
+    "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
+}  # fmt: skip
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+EMPTY: dict[str, Callable[[], Any]] = {
+    "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_DICT": dict, "EMPTY_SET": set
+}  # fmt: skip
+REFUSED = {
+    "PERSID": "a persistent id",
+    "BINPERSID": "a persistent id",
+    "EXT1": "the extension registry",
+    "EXT2": "the extension registry",
+    "EXT4": "the extension registry",
+    "NEXT_BUFFER": "a buffer outside the file",
+    "READONLY_BUFFER": "a buffer outside the file",
+    "OBJ": "an object of a class",
+    "NEWOBJ": "an object of a class",
+    "NEWOBJ_EX": "an object of a class",
+}
+
+
+def read_pickle(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Any:  # noqa: ANN401 - what the file holds
+    r"""Read a pickle of plain values and numpy arrays of numbers; run nothing.
+
+    Parameters
+    ----------
+    path : str or Path
+        A pickle of any protocol, written under any version of numpy.
+    max_bytes : int
+        Larger files are refused.
+
+    Returns
+    -------
+    object
+        Dicts, lists, tuples, sets, texts, bytes, numbers, booleans and None, and read-only numpy arrays of
+        booleans, integers and floats. Scalars of numpy are Python's numbers.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, empty, truncated, too large or no pickle, or asks for anything else: what it
+        asked for is named.
+
+    Examples
+    --------
+    >>> import pickle
+    >>> from tempfile import mkdtemp
+    >>> file = Path(mkdtemp()) / "scores.pkl"
+    >>> _ = file.write_bytes(pickle.dumps({"gpt2": [-1.5, None]}))
+    >>> read_pickle(file)
+    {'gpt2': [-1.5, None]}
+    >>> _ = file.write_bytes(b"cos\nsystem\n(S'echo mischief'\ntR.")
+    >>> try:
+    ...     read_pickle(file)
+    ... except InputError as error:
+    ...     print(str(error).split(": ", 1)[1])
+    it asks for os.system; only plain values and arrays of numbers are read from a pickle, and nothing was run
+    """
+    path = existing_file(path)
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise InputError(f"{path}: {size:,} bytes, more than the {max_bytes:,} that are read (max_bytes)")
+    if not size:
+        raise InputError(f"{path}: the file is empty")
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        try:
+            value = _Machine().run(_steps(content))
+            if content.tell() < size:
+                raise Refused(f"it goes on for {size - content.tell():,} bytes after its end")
+        except Refused as error:
+            raise InputError(f"{path}: {error}") from None
+        except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
+            cut = "truncated, " if content.tell() >= size else ""
+            raise InputError(
+                f"{path}: {cut}damaged or no pickle, at byte {content.tell():,} of {size:,} ({error!r})"
+            ) from None
+    return value
+
+
+def existing_file(path: str | Path) -> Path:
+    """Give the path of a file that is there; name the nearest if it is not."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise InputError(f"no such file: {path}{closest(path.name, siblings)}")
+    return path
+
+
+def _steps(content: mmap.mmap) -> Iterator[tuple[str, Any]]:
+    for number, (code, argument, _) in enumerate(pickletools.genops(content)):  # type: ignore[arg-type]
+        if number >= MOST_STEPS:
+            raise Refused(f"it takes more than {MOST_STEPS:,} steps to read")
+        yield code.name, argument
+
+
+class _Machine:
+    """Builds one value on a stack."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[int] = []  # where the values of a list, tuple or dict begin
+        self.memo: dict[int, Any] = {}
+        self.at_work = 0  # arrays and types that wait for their content
+
+    def run(self, steps: Iterator[tuple[str, Any]]) -> Any:  # noqa: ANN401
+        """Follow all steps; give the value that is left."""
+        push = self.stack.append
+        for name, argument in steps:
+            if name in PUSHED:
+                push(argument)
+            elif name not in DONE_ELSEWHERE and name != "STOP":
+                self._step(name, argument)
+        value = self._taken()
+        if self.at_work or self.stack:
+            raise Refused("it leaves something unfinished")
+        _check(value, 0, set())
+        return value
+
+    def _step(self, name: str, argument: Any) -> None:  # noqa: ANN401
+        if name in CONSTANTS:
+            self.stack.append(CONSTANTS[name])
+        elif name in EMPTY:
+            self.stack.append(EMPTY[name]())
+        elif name in REFUSED:
+            raise Refused.asked_for(REFUSED[name])
+        elif name in ("GLOBAL", "INST"):
+            module, _, wanted = argument.partition(" ")
+            self.stack.append(known_name(module, wanted))
+            if name == "INST":
+                raise Refused.asked_for("an object of a class")
+        else:
+            step: Callable[[Any], None] | None = getattr(self, f"_{name.lower()}", None)
+            if step is None:
+                raise Refused.asked_for(f"the instruction {name}")
+            step(argument)
+
+    def _taken(self) -> Any:  # noqa: ANN401
+        if self.marks and len(self.stack) <= self.marks[-1]:
+            raise Refused("it uses up more values than it has")
+        return self.stack.pop()
+
+    def _since_mark(self) -> list[Any]:
+        place = self.marks.pop()
+        values = self.stack[place:]
+        del self.stack[place:]
+        return values
+
+    def _filled(self, kind: type) -> Any:  # noqa: ANN401
+        top = self.stack[-1]
+        if type(top) is not kind:
+            raise Refused(f"it fills a {type(top).__name__} as if it were a {kind.__name__}")
+        return top
+
+    # One method for each instruction
+
+    def _mark(self, _: object) -> None:
+        self.marks.append(len(self.stack))
+
+    def _pop(self, _: object) -> None:
+        self._taken()
+
+    def _pop_mark(self, _: object) -> None:
+        self._since_mark()
+
+    def _list(self, _: object) -> None:
+        self.stack.append(self._since_mark())
+
+    def _tuple(self, _: object) -> None:
+        self.stack.append(tuple(self._since_mark()))
+
+    def _tuple1(self, _: object) -> None:
+        self.stack.append((self._taken(),))
+
+    def _tuple2(self, _: object) -> None:
+        last = self._taken()
+        self.stack.append((self._taken(), last))
+
+    def _tuple3(self, _: object) -> None:
+        last, middle = self._taken(), self._taken()
+        self.stack.append((self._taken(), middle, last))
+
+    def _dict(self, _: object) -> None:
+        self.stack.append(_pairs(self._since_mark()))
+
+    def _frozenset(self, _: object) -> None:
+        self.stack.append(frozenset(map(_key, self._since_mark())))
+
+    def _append(self, _: object) -> None:
+        value = self._taken()
+        self._filled(list).append(value)
+
+    def _appends(self, _: object) -> None:
+        values = self._since_mark()
+        self._filled(list).extend(values)
+
+    def _setitem(self, _: object) -> None:
+        value, key = self._taken(), self._taken()
+        self._filled(dict)[_key(key)] = value
+
+    def _setitems(self, _: object) -> None:
+        values = self._since_mark()
+        self._filled(dict).update(_pairs(values))
+
+    def _additems(self, _: object) -> None:
+        values = self._since_mark()
+        self._filled(set).update(map(_key, values))
+
+    def _put(self, index: int) -> None:
+        top = self.stack[-1]
+        if isinstance(top, Unfinished):
+            top.places.append(index)
+        self.memo[index] = top
+
+    _binput = _long_binput = _put
+
+    def _memoize(self, _: object) -> None:
+        self._put(len(self.memo))
+
+    def _get(self, index: int) -> None:
+        value = self.memo[index]
+        if isinstance(value, Unfinished):
+            raise Refused("it uses an array before its content is there")
+        self.stack.append(value)
+
+    _binget = _long_binget = _get
+
+    def _stack_global(self, _: object) -> None:
+        name, module = self._taken(), self._taken()
+        self.stack.append(known_name(str(module), str(name)))
+
+    def _reduce(self, _: object) -> None:
+        arguments, name = self._taken(), self._taken()
+        if not isinstance(name, Name) or type(arguments) is not tuple:
+            raise Refused.asked_for(f"a call of a {type(name).__name__}")
+        if any(isinstance(argument, Unfinished) for argument in arguments):
+            raise Refused("it uses an array before its content is there")
+        made = call(name, arguments)
+        self.at_work += isinstance(made, Unfinished)
+        self.stack.append(made)
+
+    def _build(self, _: object) -> None:
+        state, top = self._taken(), self.stack[-1]
+        if not isinstance(top, Unfinished):
+            raise Refused.asked_for(f"the state of a {type(top).__name__} to be set")
+        self.at_work -= 1
+        self.stack[-1] = complete(top, state)
+        for index in top.places:
+            self.memo[index] = self.stack[-1]
+
+
+def _pairs(values: list[Any]) -> dict[Any, Any]:
+    return dict(zip(map(_key, values[::2]), values[1::2], strict=True))
+
+
+def _key(key: Any) -> Any:  # noqa: ANN401
+    """Refuse keys that are no plain values: hashing what is nested a million deep ends the program."""
+    parts = key if type(key) is tuple else (key,)
+    if not all(type(part) in PLAIN_KEYS for part in parts):
+        raise Refused(f"a {type(key).__name__} is used as a key, which is read only if it is a plain value")
+    return key
+
+
+def _check(value: Any, depth: int, seen: set[int]) -> None:  # noqa: ANN401
+    """Refuse what is nested too deep, or within itself, and names that were left where values belong."""
+    if isinstance(value, Name | Unfinished):
+        raise Refused.asked_for(str(value))
+    if type(value) in (dict, list, tuple) and id(value) not in seen:
+        if depth > DEEPEST:
+            raise Refused(f"values lie more than {DEEPEST} deep within one another")
+        for inner in value.values() if type(value) is dict else value:
+            if type(inner) is not float:
+                _check(inner, depth + 1, seen)
+        seen.add(id(value))  # only once all within is checked: a cycle runs into the depth
