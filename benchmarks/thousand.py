@@ -29,17 +29,24 @@ import click
 import numpy as np
 import pandas as pd
 import sklearn
-from scipy.spatial.distance import cdist
-from sklearn.decomposition import PCA
-from sklearn.linear_model import RidgeCV
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_info
 
+from benchmarks.plainly import (
+    CLIPPED,
+    PAIR_ROWS,
+    errors_plainly,
+    kl_plainly,
+    perplexity,
+    read_plainly,
+    ridge_plainly,
+    sorted_plainly,
+    tsne_plainly,
+)
 from lmmap.analyses.folds import draw_folds
 from lmmap.analyses.neighbors import nearest_models
 from lmmap.analyses.prediction import ALPHAS, HEIGHT_ALPHAS, predict_benchmarks
 from lmmap.error_bars.uncertainty import kl_intervals
-from lmmap.geometry import clip_below, double_center, estimate_kl, height
+from lmmap.geometry import clip_below, estimate_kl, height
 from lmmap.loglik import LogLikelihoods
 from lmmap.lookalike import make_benchmarks, make_lookalike
 from lmmap.modelmap import fit_map
@@ -51,9 +58,7 @@ Array = np.ndarray
 T = TypeVar("T")
 
 ALIKE = 1e-8  # of the largest value
-CLIPPED = 0.02  # share of all entries
 FOLDS, SEEDS = 5, 5
-PAIR_ROWS = 10  # models whose standard errors to all others are taken the straightforward way
 CHECKED = 20  # models of the large set whose neighbours are taken the straightforward way
 
 
@@ -187,52 +192,6 @@ def write(scores: LogLikelihoods, folder: Path) -> None:
         store.write_row(spec.row_id, Row(row, counts, counts, None, nothing, nothing, told), {"seconds": 0.0})
 
 
-def read_plainly(store: Store) -> Array:
-    files = [store.path / "scores" / f"{entry['row_id']}.parquet" for entry in store.requests()]
-    return np.stack([pd.read_parquet(file)["log_likelihood"].to_numpy() for file in files])
-
-
-def kl_plainly(L: Array) -> Array:
-    L = np.maximum(L, np.quantile(L, CLIPPED))
-    Q = L - L.mean(axis=1, keepdims=True)
-    Q -= Q.mean(axis=0)
-    made: Array = cdist(Q, Q, "sqeuclidean") / (2 * L.shape[1])
-    return made
-
-
-def errors_plainly(L: Array) -> Array:
-    """Give the standard error of half the unbiased variance of each difference, for the first models."""
-    n = L.shape[1]
-    errors = np.zeros((PAIR_ROWS, len(L)))
-    for i in range(PAIR_ROWS):
-        for j in range(len(L)):
-            D = L[i] - L[j]
-            D = D - D.mean()
-            s, fourth = (D**2).mean(), (D**4).mean()
-            errors[i, j] = np.sqrt(((fourth - s**2) / n + 2 * s**2 / n**2) * n / (n - 1)) / 2
-    return errors
-
-
-def sorted_plainly(L: Array) -> Array:
-    kl = estimate_kl(L)
-    np.fill_diagonal(kl, np.inf)
-    return np.sort(kl, axis=1)[:, :10]
-
-
-def tsne_plainly(L: Array) -> Array:
-    Q = double_center(L)
-    start = PCA(2).fit_transform(Q)
-    start *= 1e-4 / start[:, 0].std()
-    made: Array = TSNE(perplexity=perplexity(L), init=start, random_state=42).fit_transform(Q)
-    return made
-
-
-def ridge_plainly(X: Array, Y: Array, train: Array, test: Array, alphas: tuple[float, ...]) -> Array:
-    mean = X[train].mean(axis=0)
-    fitted = RidgeCV(alphas=alphas, alpha_per_target=True).fit(X[train] - mean, Y[train])
-    return np.clip(fitted.predict(X[test] - mean), 0, 100)
-
-
 def measure_large(n: int, seed: int) -> list[str]:
     """Write a large set, and do each step in a process of its own, whose memory is told."""
     rows = ["| step | seconds | peak GiB | |", "| --- | ---: | ---: | --- |"]
@@ -281,10 +240,6 @@ def neighbors_large(folder: Path) -> str:
 
 
 STEPS: dict[str, Callable[[Path], str]] = {"draw": draw_large, "all": all_large, "neighbors": neighbors_large}
-
-
-def perplexity(models: Array) -> float:
-    return min(30.0, (len(models) - 1) / 3)
 
 
 def difference(one: Array, other: Array) -> float:

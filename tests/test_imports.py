@@ -310,6 +310,12 @@ def test_an_npz_is_read_without_its_objects(tmp_path: Path, texts: Path) -> None
     np.savez(file, values=SCORES.values, models=np.array(NAMES, dtype=object))
     with pytest.raises(InputError, match="cannot be read as npz without running code"):
         read_scores(file)
+    np.savez(file, values=SCORES.values, models=NAMES, attributes="[]")
+    with pytest.raises(InputError, match="its attributes are a list"):
+        read_scores(file)
+    np.savez(file, values=SCORES.values, models=NAMES, attributes="{")
+    with pytest.raises(InputError, match="its attributes are not JSON"):
+        read_scores(file)
     np.savez(file, L=SCORES.values)
     with pytest.raises(InputError, match="no array 'values'; it has L"):
         read_scores(file)
@@ -394,3 +400,13 @@ def test_the_command_imports(tmp_path: Path, files: dict[str, Path], texts: Path
     told = CliRunner().invoke(main, ["import", str(texts), "--out", str(run)])
     assert told.exit_code == 1
     assert "is this the file of texts?" in told.output
+
+
+def test_a_parquet_file_of_something_else_is_refused(tmp_path: Path, texts: Path) -> None:
+    file = tmp_path / "texts.parquet"
+    read_texts(texts).write(file)
+    with pytest.raises(InputError, match="no exported scores; it has text_id, text, source"):
+        read_scores(file)
+    file.write_bytes(b"PAR1 nothing")
+    with pytest.raises(InputError, match="cannot be read as Parquet"):
+        read_scores(file)

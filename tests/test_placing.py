@@ -141,6 +141,23 @@ def test_texts_of_no_weight_are_not_needed() -> None:
         place_scores(KNOWN, drawn, NEW, weights=weights)
 
 
+@pytest.mark.parametrize(("method", "seed"), [("pca", 0), ("mds", 1), ("mds", 2), ("pca", 3)])
+def test_from_some_texts_models_fall_nearer_to_their_points_than_by_distances_alone(
+    method: str, seed: int
+) -> None:
+    drawn = fit_map(WHOLE, method=method)
+    weights = text_weights(400, n=80, seed=seed)
+    assert weights is not None
+    few = WHOLE.values[:, weights > 0]
+    placed = np.array([place_scores(WHOLE, drawn, row, weights=weights).coordinates for row in few])
+    g = 2 * drawn.kl.mean(axis=1) - drawn.kl.mean()
+    lengths = (drawn.coordinates**2).sum(axis=0)
+    alone = (g - 2 * estimate_kl(few)) @ drawn.coordinates / (2 * lengths)
+    missed, missed_alone = (np.linalg.norm(x - drawn.coordinates, axis=1).mean() for x in (placed, alone))
+    assert missed < missed_alone
+    assert missed < 0.2 * np.linalg.norm(drawn.coordinates, axis=1).mean()
+
+
 def test_what_a_subset_costs_is_told_as_scipy_would() -> None:
     weights = text_weights(400, n=40, seed=1)
     assert weights is not None

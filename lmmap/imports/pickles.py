@@ -17,7 +17,7 @@ from lmmap.errors import InputError, closest
 from lmmap.imports.pickled_arrays import Name, Refused, Unfinished, call, complete, known_name
 
 MAX_BYTES = 2**31
-MOST_STEPS = 50_000_000  # instructions of one file: a million models would be a tenth of it as arrays
+MOST_STEPS = 50_000_000  # instructions of one file: 1,018 lists of 10,000 numbers take 10 million
 DEEPEST = 100  # values within values; published files have three levels
 PLAIN_KEYS = (str, bytes, int, float, bool, type(None))
 DONE_ELSEWHERE = {"PROTO", "FRAME"}

@@ -72,7 +72,7 @@ def read_npz(path: str | Path) -> Found:
     if values.ndim != 2 or len(values) != len(models):
         raise InputError(f"{path}: values have shape {values.shape}, there are {len(models)} models")
     ids = [str(text) for text in held["texts"].ravel()] if "texts" in held else None
-    attributes = json.loads(str(held["attributes"])) if "attributes" in held else {}
+    attributes = _json(str(held["attributes"]), path) if "attributes" in held else {}
     fingerprint = str(held["fingerprint"]) if "fingerprint" in held else None
     return _labelled("npz", models, list(values), ids, attributes, fingerprint, path)
 
@@ -87,11 +87,11 @@ def read_exported_parquet(path: str | Path) -> Found:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: cannot be read as Parquet ({error})") from None
-    footer = json.loads((table.schema.metadata or {}).get(b"lmmap", b"{}"))
+    footer = _json((table.schema.metadata or {}).get(b"lmmap", b"{}"), path)
     if not {"model", "log_likelihood"} <= set(table.column_names) or "texts" not in footer:
         raise InputError(f"{path}: no exported scores; it has {', '.join(table.column_names)}")
     models = table["model"].to_pylist()
-    rows = [row.values.to_numpy() for row in table["log_likelihood"]]
+    rows = table["log_likelihood"].to_numpy()
     others = table.drop_columns(["model", "log_likelihood"]).to_pylist()
     attributes = dict(zip(models, others, strict=True))
     return _labelled("Parquet", models, rows, footer["texts"], attributes, footer.get("fingerprint"), path)
@@ -215,6 +215,16 @@ def _long(lines: Iterator[tuple[int, list[str]]], columns: Sequence[int], path: 
     values = [[of_model[text] for text in ids] for of_model in rows.values()]
     matrix = log_likelihoods(list(rows), values, str(path), texts=ids)
     return Found("CSV, long", tuple(rows), matrix, text_ids=tuple(ids))
+
+
+def _json(text: str | bytes, path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: its attributes are not JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: its attributes are a {type(content).__name__}, expected an object")
+    return content
 
 
 def _number(cell: str, where: str) -> float:

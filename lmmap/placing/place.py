@@ -81,7 +81,7 @@ def place_model(
         again = np.stack([_scored(store, _spec(entry), texts, device).log_likelihood for entry in wanted])
         places = [list(scores.models.index).index(entry["row_id"]) for entry in wanted]
         offset = _offset(
-            scores.values[np.ix_(places, chosen)], again, [entry["model"] for entry in wanted],
+            scores.values[places][:, chosen], again, [entry["model"] for entry in wanted],
             clip_threshold(scores), None if weights is None else weights[chosen],
         )  # fmt: skip
     noise = (row.provenance.get("noise") or {}).get("error_var") or 0.0

@@ -162,10 +162,12 @@ def place_scores(
         kl=cleaned[nearest], low=found.low[-1, :-1], high=found.high[-1, :-1]
     )
     method = str(model_map.recipe["method"])
+    between = estimate_kl(known, weights=w)
     if method == "pca":  # drawn from the scores, noise and all
-        coordinates = gower_point(estimate_kl(scores.values), model_map.coordinates, kl)
+        coordinates = gower_point(between, model_map.coordinates, kl)
     elif method == "mds":
-        coordinates = gower_point(model_map.kl, model_map.coordinates, cleaned)
+        between = np.maximum(between - (noise[:-1, None] + noise[:-1]) / 2, 0.0)
+        coordinates = gower_point(between, model_map.coordinates, cleaned)
     else:
         coordinates = point_between(model_map.coordinates, cleaned)
     return Placement(name, coordinates, float(new @ w), neighbors, len(chosen), method, limit, offset)
@@ -177,7 +179,7 @@ def gower_point(kl: np.ndarray, coordinates: np.ndarray, kl_to_new: np.ndarray) 
     Parameters
     ----------
     kl : (K, K) float array
-        What the map was drawn from, nats per text.
+        Of the models on the map, nats per text, on the same texts as ``kl_to_new``.
     coordinates : (K, 2) float array
         The map.
     kl_to_new : (K,) float array
@@ -187,7 +189,8 @@ def gower_point(kl: np.ndarray, coordinates: np.ndarray, kl_to_new: np.ndarray) 
     -------
     (2,) float array
         ``Lambda^-1 C^T (g - d^2) / 2`` with C the coordinates, Lambda their squared lengths, g the squared
-        distances of the K models from their mean and ``d^2 = 2 KL``.
+        distances of the K models from their mean and ``d^2 = 2 KL``; then turned and stretched as brings the
+        K models, placed by the same rule, nearest to their points. On all texts they lie there already.
 
     Examples
     --------
@@ -195,11 +198,13 @@ def gower_point(kl: np.ndarray, coordinates: np.ndarray, kl_to_new: np.ndarray) 
     >>> gower_point(kl, np.array([[1.0, 0.0], [-1.0, 0.0]]), np.array([0.5, 4.5]))
     array([2., 0.])
     """
-    squared = 2 * kl
-    g = squared.mean(axis=1) - squared.mean() / 2
-    lengths = (coordinates**2).sum(axis=0)
-    along = coordinates.T @ (g - 2 * kl_to_new) / 2
-    point: np.ndarray = np.divide(along, lengths, out=np.zeros_like(along), where=lengths > 0)
+    squared = 2 * np.column_stack([kl, kl_to_new])
+    g = squared[:, :-1].mean(axis=1) - squared[:, :-1].mean() / 2
+    lengths = (coordinates**2).sum(axis=0)[:, None]
+    along = coordinates.T @ (g[:, None] - squared) / 2
+    drawn = np.divide(along, lengths, out=np.zeros_like(along), where=lengths > 0).T
+    onto_map, *_ = np.linalg.lstsq(drawn[:-1], coordinates, rcond=None)
+    point: np.ndarray = drawn[-1] @ onto_map
     return point
 
 
