@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from published_files import write_published
 
 from lmmap.cli import main
+from lmmap.lookalike import make_lookalike
 from lmmap.model_lists import read_models
 from lmmap.scoring.sweep import score_models
 from lmmap.store import Store
@@ -45,6 +47,11 @@ def workplace(make_model, tmp_path_factory) -> Path:
     score_models(
         Store.create(folder / "runs" / "demo", texts), read_models(folder / "models.yaml"), threads=1
     )
+    published = write_published(folder, make_lookalike(12, 400, n_families=3, n_sources=3))
+    assert {"clipped_log-likelihood_1018.pkl", "texts-10k-pile.jsonl", "model-data-1018.pkl"} <= {
+        path.name for path in published.values()
+    }
+    (folder / "my-finetune").symlink_to(make_model("llama", seed=9))
     for name in ("notebooks", "figures"):
         (folder / name).mkdir()
     for notebook in ROOT.glob("notebooks/*.ipynb"):
@@ -55,7 +62,9 @@ def workplace(make_model, tmp_path_factory) -> Path:
 def test_the_commands_run(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     shown = commands()
-    assert {command[0] for command in shown} == {"texts", "score", "status", "map", "run"}
+    assert {command[0] for command in shown} == {
+        "texts", "score", "status", "map", "run", "import", "place", "export",
+    }  # fmt: skip
     for command in shown:
         result = CliRunner().invoke(main, command)
         assert result.exit_code == 0, (command, result.output)
