@@ -52,6 +52,13 @@ TINY: dict[str, dict[str, Any]] = {
     "10_predict_benchmarks": {"n_models": 60, "n_texts": 150, "n_seeds": 2},
     "11_structure": {"n_models": 40, "n_texts": 150, "n_permutations": 19, "n_resamples": 5},
     "12_leaks": {"n_models": 120, "n_texts": 150},
+    "13_interpolation": {
+        "folder": "{world}/models",
+        "models": ["zoo-1", "zoo-3", "zoo-1-step5"],
+        "texts": "{world}/zoo/texts.parquet",
+        "steps": [0.5],
+        "real_model": None,
+    },
     "solutions/00_what_is_kl": {},
     "solutions/04_double_centering": {},
     "solutions/05_kl_approximation": {},
@@ -72,6 +79,7 @@ FIGURES = {
     "10_predict_benchmarks": ["prediction"],
     "11_structure": ["structure_dimensions", "structure_ellipses", "structure_heatmap"],
     "12_leaks": ["leaks"],
+    "13_interpolation": ["interpolation_grid"],
 }
 WIDGET = "application/vnd.jupyter.widget-view+json"
 MAPS = ("01_first_map", "08_explore")  # show a widget, and a picture where there is nobody to move it

@@ -26,6 +26,7 @@ from transformers import (
 
 from lmmap.demo.design import SEPARATOR, SIZES, TRAINING, VOCABULARY, Blend, Run
 from lmmap.demo.folders import whole_folder
+from lmmap.scoring.mixing import mixed_weights
 from lmmap.text_files import read_texts
 
 CONTEXT = 768  # tokens: a text of 512 bytes fits whole, whichever the tokenizer
@@ -74,7 +75,7 @@ def write_blend(blend: Blend, zoo: Path, recipe: Mapping[str, Any]) -> None:
         The recipe to be kept in the folder.
     """
     first, second = (load_file(zoo / name / WEIGHTS) for name in (blend.first, blend.second))
-    weights = {name: (1 - blend.share) * first[name] + blend.share * second[name] for name in first}
+    weights = mixed_weights([first, second], [1 - blend.share, blend.share])
     with whole_folder(zoo / blend.name, recipe) as folder:
         shutil.copytree(zoo / blend.first, folder, dirs_exist_ok=True)
         save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})

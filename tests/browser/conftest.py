@@ -50,7 +50,8 @@ def open_notebook(browser: Any, lab: driver.Server) -> Iterator[Callable[[], dri
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep all of these with one of several test processes, so that one server and one browser serve them."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.xdist_group("browser"))
+    """Keep all of these with one of several test processes, and last: playwright's event loop stays."""
+    mine = [item for item in items if item.path.parent == Path(__file__).parent]
+    for item in mine:
+        item.add_marker(pytest.mark.xdist_group("browser"))
+    items.sort(key=lambda item: item in mine)
