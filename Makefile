@@ -1,6 +1,6 @@
 # GNU make 3.81 or newer, git, and Python 3.11 or newer with venv: each target below does its own set-up.
 #
-## make map      environment, demo models and texts, their scores, notebooks 00-12, figures; run again it takes seconds
+## make map      environment, demo models and texts, their scores, notebooks 00-13, figures; run again it takes seconds
 ## make test     environment, lint, types, every test and doctest
 ## make lab      JupyterLab, opened at the first notebook
 ##
@@ -22,7 +22,7 @@ JOBS ?= 2
 TORCH ?= $(shell cat $(VENV)/torch 2>/dev/null)
 
 # the longest first
-EXECUTED := $(patsubst %,runs/%,$(wildcard notebooks/06_*.ipynb notebooks/0[0-5789]_*.ipynb notebooks/1?_*.ipynb))
+EXECUTED := $(patsubst %,runs/%,$(wildcard notebooks/13_*.ipynb notebooks/06_*.ipynb notebooks/0[0-5789]_*.ipynb notebooks/1[0-2]_*.ipynb))
 PACKAGE := $(shell find lmmap -name '*.py')
 SCORES := $(wildcard runs/demo/scores/*.parquet runs/demo-smollm2/scores/*.parquet)
 

@@ -22,6 +22,7 @@ _ROOM_OF = {
     "read_models": "model_lists",
     "Store": "store",
     "load_model": "scoring.load",
+    "mixed_copy": "scoring.mixing",
     "score_texts": "scoring.score",
     "score_models": "scoring.sweep",
     "score_live": "widgets",

@@ -284,6 +284,7 @@ NO_EXAMPLE = {
     "import_scores": "needs a published file",
     "write_card": "needs a folder of scores",
     "place_model": "needs a model's files",
+    "mixed_copy": "needs models' files",
     "plot_map": "a picture: notebook 07",
     "plot_pair": "a picture: notebook 06",
     "plot_sweep": "a picture: notebook 06",
