@@ -234,16 +234,17 @@ def explore(run: Path, view: Path | None, clip: float | None, port: int | None, 
     """Open the explorer of a score set in a browser, without a notebook (needs voila: lmmap[app])."""
     from dataclasses import replace
 
-    from lmmap.explorer.opening import open_explorer
+    from lmmap.explorer.choices import Choices
     from lmmap.explorer.views import View, read_view
     from lmmap.notebooks.app import serve_app
     from lmmap.store import Store
 
     start = read_view(view) if view else View()
     start = start if clip is None else replace(start, clip=clip)
-    explorer = open_explorer(Store(run), clip=start.clip)
-    explorer.models_of(start)
-    explorer.texts_of(start)  # what is wrong is said here, not on the page
+    store = Store(run)
+    choices = Choices(store.load(), store.texts.texts)
+    choices.models_of(start)
+    choices.texts_of(start)  # what is wrong is said here, not on the page
     cells = [
         f"%matplotlib inline\nimport os, lmmap\nos.chdir({str(Path.cwd())!r})",
         f"lmmap.explore({str(run.resolve())!r}, lmmap.View.from_json({start.to_json()!r}));",

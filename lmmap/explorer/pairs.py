@@ -7,6 +7,7 @@ import pandas as pd
 
 from lmmap.errors import InputError
 from lmmap.explorer.frames import Explorer, Frame
+from lmmap.explorer.panels import places_of_pair
 from lmmap.segments import Segments
 
 Array = np.ndarray
@@ -45,7 +46,8 @@ def separating_texts(
     InputError
         If a model is not shown, or both are the same or alike on these texts.
     """
-    D = _differences(explorer, frame, first, second)
+    one, other = explorer.scores.values[list(places_of_pair(frame, first, second))][:, frame.texts]
+    D: Array = one - other
     mean = float(D.mean())
     beyond = D - mean
     squares = beyond**2
@@ -121,16 +123,6 @@ def pieces_of_text(segments: Segments, x: int, text: str) -> pd.DataFrame:
     if begun < len(data):
         rows.append((begun, len(data), data[begun:].decode(), np.nan))
     return pd.DataFrame(rows, columns=["start", "end", "piece", "difference"])
-
-
-def _differences(explorer: Explorer, frame: Frame, first: str, second: str) -> Array:
-    """Difference of two models on the texts shown, nats."""
-    if first == second:
-        raise InputError(f"{first} and itself: choose two models")
-    places = np.flatnonzero(frame.shown)[[frame.position(first), frame.position(second)]]
-    one, other = explorer.scores.values[places][:, frame.texts]
-    D: Array = one - other
-    return D
 
 
 def _is_boundary(data: bytes, at: int) -> bool:

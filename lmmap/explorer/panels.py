@@ -128,7 +128,7 @@ def shares_by_source(explorer: Explorer, frame: Frame, first: str, second: str) 
     """
     if not explorer.sources:
         raise InputError("the texts have no column 'source': the distance cannot be split by it")
-    i, j = _pair(frame, first, second)
+    i, j = places_of_pair(frame, first, second)
     number = explorer.choices.source_of_text
     added = explorer.distances.by_source(frame.estimator, frame.texts, i, j)
     table = _shares(np.bincount(number, weights=frame.texts), added, (first, second), frame.estimator)
@@ -162,7 +162,7 @@ def shares_by_length(explorer: Explorer, frame: Frame, first: str, second: str) 
     """
     if "n_bytes" not in explorer.scores.texts:
         raise InputError("the texts have no column 'n_bytes': the distance cannot be split by length")
-    i, j = _pair(frame, first, second)
+    i, j = places_of_pair(frame, first, second)
     estimator = frame.estimator if explorer.distances.keeps_texts else TEXT_LEVEL
     added = explorer.distances.by_text(estimator, frame.texts, i, j)[frame.texts]
     n_bytes = explorer.scores.texts["n_bytes"].to_numpy()[frame.texts]
@@ -186,8 +186,26 @@ def _shares(n_texts: Array, added: Array, names: tuple[str, str], estimator: str
     return table
 
 
-def _pair(frame: Frame, first: str, second: str) -> tuple[int, int]:
-    """Find two models among all K."""
+def places_of_pair(frame: Frame, first: str, second: str) -> tuple[int, int]:
+    """Find two models among all K.
+
+    Parameters
+    ----------
+    frame : Frame
+        What is shown.
+    first, second : str
+        Row ids of two of its models.
+
+    Returns
+    -------
+    (int, int)
+        Their rows in the scores.
+
+    Raises
+    ------
+    InputError
+        If one is not shown, or both are one.
+    """
     places = np.flatnonzero(frame.shown)[[frame.position(first), frame.position(second)]]
     if first == second:
         raise InputError(f"{first!r} was given twice: a distance is between two models")
