@@ -94,7 +94,7 @@ ROOMS = {
     "recommended": Room("errors segments estimates store token_records", "numpy pandas"),
     "microscope": Room("errors geometry loglik segments estimates error_bars exact_kl", "numpy pandas"),
     "plotting": Room(
-        "errors files geometry loglik error_bars recipes modelmap microscope",
+        "errors files geometry loglik error_bars recipes modelmap analyses microscope",
         "matplotlib numpy pandas scipy seaborn textalloc",
     ),
     "notebooks": Room(

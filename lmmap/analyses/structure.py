@@ -60,13 +60,15 @@ def variance_dimensions(
     return np.searchsorted(sums, wanted) + 1, explained
 
 
-def link_models(kl: Array) -> Array:
+def link_models(kl: Array, *, ordered: bool = False) -> Array:
     """Join models from the nearest on, by average linkage of the distances ``sqrt(2 KL)``.
 
     Parameters
     ----------
     kl : (K, K) float array
         Nats per text, symmetric.
+    ordered : bool
+        Turn branches so that neighbouring leaves are as near as they can be; slow for many models.
 
     Returns
     -------
@@ -88,7 +90,8 @@ def link_models(kl: Array) -> Array:
     from scipy.cluster.hierarchy import linkage
     from scipy.spatial.distance import squareform
 
-    tree: Array = linkage(squareform(np.sqrt(2 * checked_kl(kl)), checks=False), "average")
+    distances = squareform(np.sqrt(2 * checked_kl(kl)), checks=False)
+    tree: Array = linkage(distances, "average", optimal_ordering=ordered)
     return tree
 
 

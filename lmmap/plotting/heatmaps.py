@@ -15,9 +15,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import CenteredNorm, Colormap, LogNorm, Normalize, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial.distance import squareform
+from scipy.cluster.hierarchy import leaves_list
 
+from lmmap.analyses.structure import link_models
 from lmmap.errors import InputError
 from lmmap.geometry import double_center
 from lmmap.loglik import LogLikelihoods
@@ -68,8 +68,7 @@ def plot_kl_heatmap(
     values, table = _kl_and_models(kl, models)
     low, high = _kl_range(values)
     painted = None if color is None else read_attribute(table, color, max_groups=len(HUES))
-    distances = squareform(np.sqrt(2 * values), checks=False)
-    tree = linkage(distances, "average", optimal_ordering=len(values) <= MOST_ORDERED)
+    tree = link_models(values, ordered=len(values) <= MOST_ORDERED)
     order = leaves_list(tree)
     if figure is None:
         side = float(np.clip(3 + 0.13 * len(values), 4, 8))
