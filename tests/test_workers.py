@@ -422,7 +422,7 @@ def free_locks(store: Store, gpu: str) -> tuple[int, bool]:
     return sum(is_free(f"{gpu}-{place}") for place in range(turns.PLACES)), is_free(gpu)
 
 
-SMALL, LARGE = 10**8, 10**10
+SMALL, MIDDLE, LARGE = 10**8, 6 * 10**9, 10**11  # the middle one takes four eighths of 80 GiB
 
 
 @pytest.mark.usefixtures("two_gpus")
@@ -436,6 +436,26 @@ def test_small_models_share_a_gpu_and_one_of_them_computes(store):
             assert free_locks(store, "cuda-1") == (turns.PLACES - 2, False)
         assert free_locks(store, "cuda-0") == (turns.PLACES, True)
     assert free_locks(store, "cuda-1") == (turns.PLACES, True)
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_models_share_a_gpu_as_far_as_its_memory_goes(store):
+    on_gpu, beside, late = (turns.turns_on(store, "cuda:1") for _ in range(3))
+    took_place = threading.Event()
+
+    def wait():
+        with late.place(MIDDLE):
+            took_place.set()
+
+    waiting = threading.Thread(target=wait)
+    with on_gpu.place(MIDDLE) as is_shared:
+        assert is_shared
+        with beside.place(SMALL):
+            assert free_locks(store, "cuda-1") == (3, True)
+            waiting.start()
+            assert not took_place.wait(0.2), "four places are wanted, three are free"
+        assert took_place.wait(10), "four are free"
+    waiting.join()
 
 
 @pytest.mark.parametrize("size", [LARGE, None])
@@ -472,7 +492,7 @@ def test_a_large_model_that_waits_comes_before_small_ones_that_ask_later(store):
 @pytest.mark.usefixtures("two_gpus")
 def test_of_large_models_one_is_read_ahead_on_a_gpu(store):
     on_gpu = turns.turns_on(store, "cuda:1")
-    for n_bytes, free in ((2 * SMALL, True), (2 * LARGE, False), (None, False)):
+    for n_bytes, free in ((2 * SMALL, True), (2 * MIDDLE, False), (None, False)):
         with on_gpu.read(n_bytes):
             lock = store.lock("cuda-1-reading")
             assert acquired(lock) == free

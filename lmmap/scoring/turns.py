@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -15,8 +16,7 @@ from lmmap.scoring.load import SPREAD
 from lmmap.store import Store
 
 SECONDS_BETWEEN_LOOKS = 0.01
-PLACES = 3  # for small models on a GPU; another model takes all of them
-SHARE_OF_A_SMALL_MODEL = 1 / 8  # of a GPU's memory
+PLACES = 8  # equal shares of a GPU's memory
 BYTES_OF_A_PARAMETER = 6  # in 16 bits, and once more in float32
 BYTES_AT_WORK = 2**31  # beside the weights
 
@@ -52,11 +52,11 @@ class Turns:
 class TurnsOnGPUs(Turns):
     """Turns on one GPU, or on all GPUs that a model is spread over.
 
-    Small models share a GPU, so that one is placed while another is scored; they compute one after another,
-    for kernels of two processes slow each other down more than they fill the GPU. Whether a model is small
-    depends on nothing but itself and the GPU: what else is there never changes how a row is scored. A large
-    model that waits for the whole GPU lets no further small one in before it. Of large models one is read
-    ahead, for main memory must hold it.
+    Models share a GPU as far as its memory goes, so that one is placed while another is scored; they compute
+    one after another, for kernels of two processes slow each other down more than they fill the GPU. How much
+    memory a model is given depends on nothing but itself and the GPU: what else is there never changes how a
+    row is scored. A model that waits for its memory lets none in before it, however small. Of models that
+    take more than one place one is read ahead, for main memory must hold it.
 
     Parameters
     ----------
@@ -76,24 +76,31 @@ class TurnsOnGPUs(Turns):
 
     def read(self, n_bytes: int | None) -> AbstractContextManager[None]:
         """As `Turns.read`."""
-        small = n_bytes is not None and is_small(n_bytes // 2, self._memory)  # in 16 bits, most of them
-        return nullcontext() if small else _all_of(self._reading)
+        n_parameters = None if n_bytes is None else n_bytes // 2  # in 16 bits, most of them
+        return nullcontext() if self._n_places(n_parameters) == 1 else _all_of(self._reading)
 
     @contextmanager
     def place(self, n_parameters: int | None) -> Iterator[bool]:
         """As `Turns.place`."""
-        small = n_parameters is not None and is_small(n_parameters, self._memory)
+        wanted = self._n_places(n_parameters)
         with ExitStack() as held:
             with _all_of(self._entering):
-                if small:
-                    held.callback(_any_of(self._places).release)
-                else:
-                    held.enter_context(_all_of(self._places))
-            yield small
+                free = list(self._places)
+                for _ in range(wanted):
+                    lock = _any_of(free)
+                    free.remove(lock)
+                    held.callback(lock.release)
+            yield wanted < len(self._places)
 
     def compute(self) -> AbstractContextManager[None]:
         """As `Turns.compute`."""
         return _all_of(self._computing)
+
+    def _n_places(self, n_parameters: int | None) -> int:
+        """All of them for a model of unknown size, or one that is spread."""
+        if n_parameters is None or not self._memory:
+            return len(self._places)
+        return n_places(n_parameters, self._memory)
 
 
 def turns_on(store: Store, device: str) -> Turns:
@@ -117,8 +124,8 @@ def turns_on(store: Store, device: str) -> Turns:
     return TurnsOnGPUs(store, gpus)
 
 
-def is_small(n_parameters: int, memory: int) -> bool:
-    """Tell whether a model leaves room for others on a GPU.
+def n_places(n_parameters: int, memory: int) -> int:
+    """Give the places that a model takes on a GPU.
 
     Parameters
     ----------
@@ -129,15 +136,16 @@ def is_small(n_parameters: int, memory: int) -> bool:
 
     Returns
     -------
-    bool
-        Whether `PLACES` such models fit with ease.
+    int
+        Of `PLACES`, which are all of the GPU's memory.
 
     Examples
     --------
-    >>> is_small(135_000_000, 24 * 2**30), is_small(8_000_000_000, 141 * 2**30)
-    (True, False)
+    >>> n_places(135_000_000, 24 * 2**30), n_places(8_000_000_000, 141 * 2**30)
+    (1, 3)
     """
-    return BYTES_OF_A_PARAMETER * n_parameters + BYTES_AT_WORK <= SHARE_OF_A_SMALL_MODEL * memory
+    wanted = BYTES_OF_A_PARAMETER * n_parameters + BYTES_AT_WORK
+    return min(math.ceil(wanted * PLACES / memory), PLACES)
 
 
 @contextmanager
