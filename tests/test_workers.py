@@ -490,6 +490,28 @@ def test_a_large_model_that_waits_comes_before_small_ones_that_ask_later(store):
 
 
 @pytest.mark.usefixtures("two_gpus")
+def test_who_waits_to_compute_comes_before_who_computed_last(store):
+    order = []
+
+    def compute(name):
+        with turns.turns_on(store, "cuda:1").compute():
+            order.append(name)
+
+    waiting = store.lock("cuda-1-next")
+    threads = [threading.Thread(target=compute, args=(name,)) for name in ("waits", "computed last")]
+    with turns.turns_on(store, "cuda:1").compute():
+        threads[0].start()
+        while acquired(waiting):
+            waiting.release()
+        threads[1].start()
+        threads[1].join(0.2)
+        assert order == []
+    for thread in threads:
+        thread.join()
+    assert order == ["waits", "computed last"]
+
+
+@pytest.mark.usefixtures("two_gpus")
 def test_of_large_models_one_is_read_ahead_on_a_gpu(store):
     on_gpu = turns.turns_on(store, "cuda:1")
     for n_bytes, free in ((2 * SMALL, True), (2 * MIDDLE, False), (None, False)):

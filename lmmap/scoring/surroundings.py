@@ -52,3 +52,14 @@ def tensor_cores(allowed: bool) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(former)
         torch.backends.cudnn.allow_tf32 = cudnn
+
+
+@contextmanager
+def attention_without_plans() -> Iterator[None]:
+    """Keep attention off cuDNN, which plans for 40 ms at every new shape: no two batches need be alike."""
+    former = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(former)

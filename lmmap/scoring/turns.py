@@ -55,8 +55,9 @@ class TurnsOnGPUs(Turns):
     Models share a GPU as far as its memory goes, so that one is placed while another is scored; they compute
     one after another, for kernels of two processes slow each other down more than they fill the GPU. How much
     memory a model is given depends on nothing but itself and the GPU: what else is there never changes how a
-    row is scored. A model that waits for its memory lets none in before it, however small. Of models that
-    take more than one place one is read ahead, for main memory must hold it.
+    row is scored. A model that waits for its memory lets none in before it, however small, and who waits to
+    compute comes before who computed last: a long row must not be left for the end. Of models that take more
+    than one place one is read ahead, for main memory must hold it.
 
     Parameters
     ----------
@@ -70,6 +71,7 @@ class TurnsOnGPUs(Turns):
         names = sorted(map(name_of, gpus))  # always in one order: who waits for the last one holds the others
         self._places = [store.lock(f"{name}-{place}") for name in names for place in range(PLACES)]
         self._entering = [store.lock(f"{name}-entering") for name in names]
+        self._next = [store.lock(f"{name}-next") for name in names]
         self._computing = [store.lock(name) for name in names]
         self._reading = [store.lock(f"{name}-reading") for name in names]
         self._memory = memory_of(gpus[0]) if len(gpus) == 1 else 0
@@ -92,9 +94,13 @@ class TurnsOnGPUs(Turns):
                     held.callback(lock.release)
             yield wanted < len(self._places)
 
-    def compute(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def compute(self) -> Iterator[None]:
         """As `Turns.compute`."""
-        return _all_of(self._computing)
+        with ExitStack() as held:
+            with _all_of(self._next):
+                held.enter_context(_all_of(self._computing))
+            yield
 
     def _n_places(self, n_parameters: int | None) -> int:
         """All of them for a model of unknown size, or one that is spread."""
