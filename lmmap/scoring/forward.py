@@ -17,7 +17,13 @@ from lmmap.models import ModelSpec
 from lmmap.scoring.functions import no_packing, plain_functions, replaced
 from lmmap.scoring.fused import Fused, has_kernels
 from lmmap.scoring.stub import NoStubError, Stub, decoders_run
-from lmmap.scoring.surroundings import DEVICE_ERRORS, options_of, plain_state, tensor_cores
+from lmmap.scoring.surroundings import (
+    DEVICE_ERRORS,
+    attention_without_plans,
+    options_of,
+    plain_state,
+    tensor_cores,
+)
 from lmmap.scoring.tables import TablesRead, declared_context, pad_ids, switch_length
 
 HEAD_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
@@ -233,7 +239,8 @@ class LoadedModel:
         """Run fused parts in 16 bits and the model's own code elsewhere, products in the row's precision."""
         parts = self._fused.running() if self._fused else replaced(self._plain)
         seen = no_packing() if self.head == "stub" else []  # that it makes no difference, at load
-        with self._here(), tensor_cores(self.precision == "tf32"), parts, replaced(seen):
+        products = tensor_cores(self.precision == "tf32")
+        with self._here(), products, attention_without_plans(), parts, replaced(seen):
             yield
 
     def _here(self) -> AbstractContextManager[Any]:
