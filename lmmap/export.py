@@ -179,6 +179,8 @@ def _card(store: Store) -> str:
         "## How it was made",
         _table(_facts(store, scores)),
         *([f"## Imported\n\nNot scored here, but read from\n\n{_table(imported)}"] if imported else []),
+        "`lmmap import` reads Parquet, CSV and npz files back: the log-likelihoods to the bit, attributes, "
+        "dtype and prefix. Tokens, tokenizations, noise and flags stay with the score set.",
         "## Texts",
         _counts(scores.texts["source"], "source", "texts"),
         "## Models",

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Mapping
 from dataclasses import fields
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lmmap.errors import InputError, closest
 from lmmap.models import Attribute, ModelSpec, check_names, is_path
-
-if TYPE_CHECKING:
-    import yaml
+from lmmap.plain_yaml import plain_scalar, read_yaml
 
 NOT_MISSPELT = ("type", "version", "region", "full_name")  # attributes that look like a field
 SWITCHES = ("trust_remote_code", "allow_pickle")
@@ -22,14 +18,6 @@ AS_WRITTEN = (
     "model", "name", "revision", "dtype", "prefix", "adapter", "adapter_revision", "quantization",
     "gguf_file",
 )  # fmt: skip
-TAG = "tag:yaml.org,2002:"
-PLAIN_SCALARS = {
-    "null": r"(~|null|Null|NULL|)",
-    "bool": r"(true|True|TRUE|false|False|FALSE)",
-    "int": r"[-+]?(0|[1-9][0-9_]*)",
-    "float": r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?",
-    "merge": "<<",
-}
 
 
 def read_models(path: str | Path) -> list[ModelSpec]:
@@ -66,7 +54,9 @@ def read_models(path: str | Path) -> list[ModelSpec]:
         siblings = [p.name for p in path.parent.glob("*")] if path.parent.is_dir() else []
         raise InputError(f"no such models list: {path}{closest(path.name, siblings)}")
     try:
-        entries = _read_csv(path) if path.suffix == ".csv" else _read_yaml(path)
+        entries = (
+            _read_csv(path) if path.suffix == ".csv" else read_yaml(path, as_written=AS_WRITTEN, merges=True)
+        )
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 (byte {error.start}); convert the file") from None
     if not isinstance(entries, list) or not entries:
@@ -92,52 +82,7 @@ def _csv_entry(row: Mapping[Any, Any], where: str) -> dict[str, Any]:
     if None in row:
         raise InputError(f"{where}: more cells than the first line has, {row[None]!r}")
     cells = {key.strip(): value.strip() or value for key, value in row.items() if value}
-    return {key: value if key in AS_WRITTEN else _plain_scalar(value) for key, value in cells.items()}
-
-
-def _plain_scalar(text: str) -> Any:  # noqa: ANN401 - whatever YAML makes of it
-    import yaml
-
-    loader = _yaml_loader()("")
-    tag = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
-    return loader.construct_object(yaml.ScalarNode(tag, text))
-
-
-def _read_yaml(path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
-    import yaml
-
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), _yaml_loader())
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: not YAML: {error}") from None
-
-
-@cache
-def _yaml_loader() -> type[yaml.SafeLoader]:
-    """YAML without its surprises.
-
-    Only null, true, false and decimal numbers are no text (``no`` and dates are), names and revisions stay
-    as written whatever they look like, and no field is given twice.
-    """
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-            keys = [key.value for key, _ in node.value]
-            for key in keys:
-                if keys.count(key) > 1:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"field {key!r} is given twice", problem_mark=node.start_mark
-                    )
-            for key, value in node.value:
-                if key.value in AS_WRITTEN and value.tag in (TAG + "int", TAG + "float", TAG + "bool"):
-                    value.tag = TAG + "str"
-            return super().construct_mapping(node, deep)
-
-    Loader.yaml_implicit_resolvers = {}
-    for kind, pattern in PLAIN_SCALARS.items():
-        Loader.add_implicit_resolver(TAG + kind, re.compile(pattern + r"\Z"), None)
-    return Loader
+    return {key: value if key in AS_WRITTEN else plain_scalar(value) for key, value in cells.items()}
 
 
 def _spec(entry: object, where: str, folder: Path) -> ModelSpec:

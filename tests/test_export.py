@@ -17,6 +17,7 @@ from lmmap.errors import InputError
 from lmmap.export import export_scores, write_card
 from lmmap.imports.scores import import_scores
 from lmmap.store import Store
+from lmmap.texts import text_set
 
 SCORES = make_lookalike(9, 50, n_families=3, n_sources=4)
 
@@ -56,6 +57,19 @@ def test_an_export_belongs_to_its_texts(store: Store, tmp_path: Path, suffix: st
     shuffled = type(texts)(texts.frame.iloc[::-1], "backwards")
     with pytest.raises(InputError, match="these are other texts"):
         import_scores(file, texts=shuffled, out=tmp_path / "run")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".npz"])
+def test_an_exported_row_keeps_its_precision_and_prefix(tmp_path: Path, suffix: str) -> None:
+    models = pd.DataFrame({"model": ["a", "b"], "dtype": ["float32", "bfloat16"], "prefix": ["<s>", None]})
+    texts = text_set(["one", "two"])
+    scores = LogLikelihoods([[-1.0, -2.0], [-3.0, -0.1]], models, texts.frame)
+    file = export_scores(scores, tmp_path / f"scores{suffix}")
+    tables = [tmp_path / "scores-models.csv"] if suffix == ".csv" else None
+    again = import_scores(file, texts=texts, models=tables, out=tmp_path / "run").load()
+    assert again.models["dtype"].tolist() == ["float32", "bfloat16"]
+    assert again.models["prefix"].tolist() == ["<s>", "reference"]
+    np.testing.assert_array_equal(again.values, scores.values)
 
 
 def test_columns_of_a_table_are_brought_into_the_texts_order(store: Store, tmp_path: Path) -> None:
@@ -111,6 +125,7 @@ def test_a_card_says_what_the_set_is(store: Store, tmp_path: Path) -> None:
         "| policies | prefix=reference, long_texts=window |",
         "| models | 9 done |",
         "| tokens kept | no |",
+        "Tokens, tokenizations, noise and flags stay with the score set.",
         "raw_log-likelihood_1018.pkl",
         f"| {sources.index[0]} | {sources.iloc[0]} |",
         "arXiv:2502.16173",

@@ -61,7 +61,8 @@ ROOMS = {
     "text_files": Room("errors files texts", "pandas pyarrow", "datasets"),
     "chunks": Room("errors texts text_files"),
     "models": Room("errors files"),
-    "model_lists": Room("errors models", "", "yaml"),
+    "plain_yaml": Room("errors", "", "yaml"),
+    "model_lists": Room("errors models plain_yaml"),
     "loglik": Room("errors geometry", "numpy pandas", "xarray"),
     "lookalike": Room("errors geometry loglik", "numpy pandas"),
     "parts": Room("files", "filelock numpy"),
@@ -69,7 +70,7 @@ ROOMS = {
         "errors files tables texts text_files models loglik parts", "filelock numpy pandas pyarrow"
     ),
     "export": Room("version errors files tables loglik store", "numpy pandas"),
-    "imports": Room("errors files models store text_files texts", "numpy", "pyarrow yaml"),
+    "imports": Room("errors files models plain_yaml store text_files texts", "numpy", "pyarrow"),
     "token_records": Room("errors segments store", "numpy pyarrow"),
     "layouts": Room("errors geometry", "numpy", "sklearn threadpoolctl umap"),
     "resolution": Room("errors", "numpy"),

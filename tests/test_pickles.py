@@ -21,7 +21,7 @@ RNG = np.random.default_rng(0)
 PLAIN = {
     "none": None, "yes": True, "no": False, "small": -3, "large": 2**80, "x": 0.1, "text": "naïve 日本",
     "bytes": b"\x00\xffb", "tuple": (1, (2, ("a",))), "empty": ((), [], {}, set()), "list": [1.5, [None]],
-    "set": {1, 2}, "frozen": frozenset({"a"}), "array of bytes": bytearray(b"ab"), 7: "int key", (1, "a"): 0,
+    "set": {1, 2}, "frozen": frozenset({"a"}), "array of bytes": bytearray(b"ab"), 7: "int key", 0.5: 0,
     "long": list(range(3000)), "again": ["x" * 300] * 3,
 }  # fmt: skip
 ARRAYS = {
@@ -266,14 +266,15 @@ def test_a_large_file_is_refused_unread(file: Path) -> None:
     with pytest.raises(InputError, match=r"10,737,418,240 bytes, more than the 2,147,483,648 that are read"):
         read_pickle(file)
     file.write_bytes(pickle.dumps([0] * 100))
-    with pytest.raises(InputError, match=r"more than the 50 that are read \(max_bytes\)"):
+    with pytest.raises(InputError, match=r"more than the 50 that are read"):
         read_pickle(file, max_bytes=50)
 
 
 BOMBS = {
     "a memo of 32 GiB": (b"\x80\x04Nr\xff\xff\xff\xff.", None),
-    "nested a million deep": (b"\x80\x04]" + b"\x85" * 10**6 + b".", "deep"),
-    "a deep key": (b"\x80\x04})" + b"\x85" * 10**6 + b"Ns.", "used as a key"),
+    "nested a million deep": (b"\x80\x04]" + b"\x85" * 10**6 + b".", "more memory than its size"),
+    "nested deep": (b"\x80\x04]" + b"\x85" * 10**4 + b".", "deep"),
+    "a deep key": (b"\x80\x04})" + b"\x85" * 10**4 + b"Ns.", "used as a key"),
     "a list in itself": (b"\x80\x04]q\x00h\x00a.", "deep"),
     "an array in its own state": (
         b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntC\x01btRq\x00h\x00b.",

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from lmmap.errors import InputError
-from lmmap.texts import TextSet
+from lmmap.imports.foreign_files import MOST_VALUES
+from lmmap.texts import TextSet, valid_text
 
+MOST_MODELS = 100_000
 ABOVE_ZERO = 1e-5  # nats by which rounding may lift a log-likelihood
 
 
@@ -72,8 +74,9 @@ def log_likelihoods(
     Raises
     ------
     InputError
-        If there is no row, names repeat, rows differ in length, or a value is no number, not finite, or above
-        0: model, text and value are named.
+        If there is no row, names repeat or are empty, rows differ in length, a value is no number, not
+        finite, or above 0 (model, text and value are named), or there are more than `MOST_MODELS` or
+        `MOST_VALUES`.
 
     Examples
     --------
@@ -82,40 +85,59 @@ def log_likelihoods(
     """
     if not len(models):
         raise InputError(f"{where}: no model at all")
-    seen: set[str] = set()
-    for name in models:
-        if name in seen:
-            raise InputError(f"{where}: model {name!r} is given more than once; remove one of its rows")
-        seen.add(name)
-    vectors = [_vector(row, f"{where}, model {name!r}") for name, row in zip(models, rows, strict=True)]
-    for name, vector in zip(models, vectors, strict=True):
-        if len(vector) != len(vectors[0]):
+    if len(models) > MOST_MODELS:
+        raise InputError(f"{where}: {len(models):,} models, more than the {MOST_MODELS:,} that are read")
+    _check_names(models, where)
+    first = number_vector(rows[0], f"{where}, model {models[0]!r}")
+    if len(models) * len(first) > MOST_VALUES:
+        raise InputError(
+            f"{where}: {len(models):,} models x {len(first):,} values, more than the {MOST_VALUES:,} values "
+            "that are read; split the file by models"
+        )
+    values = np.empty((len(models), len(first)))
+    for i, (name, row) in enumerate(zip(models, rows, strict=True)):
+        vector = number_vector(row, f"{where}, model {name!r}")
+        if len(vector) != len(first):
             raise InputError(
-                f"{where}: model {name!r} has {len(vector):,} values, {models[0]!r} has {len(vectors[0]):,}; "
+                f"{where}: model {name!r} has {len(vector):,} values, {models[0]!r} has {len(first):,}; "
                 "every model must have one for each text"
             )
-    values = np.stack(vectors)
+        values[i] = vector
     wrong = ~np.isfinite(values) | (values > ABOVE_ZERO)
     if wrong.any():
         i, x = np.argwhere(wrong)[0]
-        text = f"text {x + 1}" if texts is None else f"text {texts[x]!r}"
+        text = f"text {x + 1}" if texts is None or len(texts) <= x else f"text {texts[x]!r}"
         what = "is above 0" if values[i, x] > 0 else "is not finite"
         raise InputError(
             f"{where}: model {models[i]!r} has {values[i, x]} for {text}, which {what}; log-likelihoods in "
             "nats are finite and not above 0"
         )
-    capped: np.ndarray = np.minimum(values, 0.0)
-    return capped
+    return np.minimum(values, 0.0, out=values)
 
 
-def _vector(row: Any, where: str) -> np.ndarray:  # noqa: ANN401 - whatever the file holds
-    try:
-        vector = np.asarray(row)
-    except ValueError:
-        raise InputError(f"{where}: expected a list of numbers, one for each text") from None
-    if vector.dtype.kind not in "iuf" or vector.ndim != 1 or not vector.size:
-        raise InputError(
-            f"{where}: expected a list of numbers, one for each text, got {vector.dtype} of shape "
-            f"{vector.shape}"
-        )
-    return vector.astype(np.float64)
+def _check_names(models: Sequence[object], where: str) -> None:
+    seen: set[str] = set()
+    for i, name in enumerate(models, start=1):
+        if not valid_text(name, f"{where}, name of model {i}").strip():
+            raise InputError(f"{where}: model {i} has no name")
+        if name in seen:
+            raise InputError(f"{where}: model {name!r} is given more than once; remove one of its rows")
+        seen.add(str(name))
+
+
+def number_vector(row: Any, where: str) -> np.ndarray:  # noqa: ANN401 - whatever the file holds
+    """Give a list or array of numbers as an array; refuse everything else."""
+    wanted = f"{where}: expected a list of numbers, one for each text, got"
+    if isinstance(row, list | tuple):  # numpy would follow lists within lists however deep
+        strange = sorted({kind.__name__ for kind in set(map(type, row)) - {int, float}})
+        if strange:
+            raise InputError(f"{wanted} {', '.join(strange)}")
+        try:
+            row = np.array(row, dtype=np.float64)
+        except OverflowError:
+            raise InputError(f"{wanted} one larger than any float") from None
+    if not isinstance(row, np.ndarray):
+        raise InputError(f"{wanted} a {type(row).__name__}")
+    if row.dtype.kind not in "iuf" or row.ndim != 1 or not row.size:
+        raise InputError(f"{wanted} {row.dtype} of shape {row.shape}")
+    return row

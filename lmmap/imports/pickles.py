@@ -13,16 +13,27 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lmmap.errors import InputError, closest
-from lmmap.imports.pickled_arrays import Name, Refused, Unfinished, call, complete, known_name
+from lmmap.errors import InputError
+from lmmap.imports.foreign_files import MAX_BYTES, existing_file
+from lmmap.imports.pickled_arrays import (
+    COST,
+    COST_OF_SET,
+    Name,
+    Refused,
+    Unfinished,
+    bytes_of,
+    call,
+    complete,
+    known_name,
+    plain_key,
+)
 
-MAX_BYTES = 2**31
-MOST_STEPS = 50_000_000  # instructions of one file: 1,018 lists of 10,000 numbers take 10 million
+MOST_STEPS = 12_000_000  # instructions of one file: 1,018 lists of 10,000 numbers take 10 million
+MOST_BUILT = 2**30  # bytes
 DEEPEST = 100  # values within values; published files have three levels
-PLAIN_KEYS = (str, bytes, int, float, bool, type(None))
-DONE_ELSEWHERE = {"PROTO", "FRAME"}
+NO_STEP = {"PROTO", "FRAME", "STOP"}
 PUSHED = {
-    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT", "STRING",
+    "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT", "STRING",
     "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8", "UNICODE",
     "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
 }  # fmt: skip
@@ -31,6 +42,7 @@ EMPTY: dict[str, Callable[[], Any]] = {
     "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_DICT": dict, "EMPTY_SET": set
 }  # fmt: skip
 REFUSED = {
+    "LONG4": "a whole number of more than 255 bytes",
     "PERSID": "a persistent id",
     "BINPERSID": "a persistent id",
     "EXT1": "the extension registry",
@@ -81,34 +93,22 @@ def read_pickle(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Any:  # noqa
     ...     print(str(error).split(": ", 1)[1])
     it asks for os.system; only plain values and arrays of numbers are read from a pickle, and nothing was run
     """
-    path = existing_file(path)
+    path = existing_file(path, max_bytes)
     size = path.stat().st_size
-    if size > max_bytes:
-        raise InputError(f"{path}: {size:,} bytes, more than the {max_bytes:,} that are read (max_bytes)")
-    if not size:
-        raise InputError(f"{path}: the file is empty")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         try:
-            value = _Machine().run(_steps(content))
+            value = _Machine(size).run(_steps(content))
             if content.tell() < size:
                 raise Refused(f"it goes on for {size - content.tell():,} bytes after its end")
         except Refused as error:
             raise InputError(f"{path}: {error}") from None
         except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
             cut = "truncated, " if content.tell() >= size else ""
+            why = f"{type(error).__name__}: {str(error)[:200]}"
             raise InputError(
-                f"{path}: {cut}damaged or no pickle, at byte {content.tell():,} of {size:,} ({error!r})"
+                f"{path}: {cut}damaged or no pickle, at byte {content.tell():,} of {size:,} ({why})"
             ) from None
     return value
-
-
-def existing_file(path: str | Path) -> Path:
-    """Give the path of a file that is there; name the nearest if it is not."""
-    path = Path(path).expanduser()
-    if not path.is_file():
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise InputError(f"no such file: {path}{closest(path.name, siblings)}")
-    return path
 
 
 def _steps(content: mmap.mmap) -> Iterator[tuple[str, Any]]:
@@ -119,9 +119,10 @@ def _steps(content: mmap.mmap) -> Iterator[tuple[str, Any]]:
 
 
 class _Machine:
-    """Builds one value on a stack."""
+    """Builds one value on a stack, in memory of the order of the file's size."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self.room = 2**20 + 2 * size + min(64 * size, MOST_BUILT)  # bytes that may still be built
         self.stack: list[Any] = []
         self.marks: list[int] = []  # where the values of a list, tuple or dict begin
         self.memo: dict[int, Any] = {}
@@ -133,7 +134,7 @@ class _Machine:
         for name, argument in steps:
             if name in PUSHED:
                 push(argument)
-            elif name not in DONE_ELSEWHERE and name != "STOP":
+            elif name not in NO_STEP:
                 self._step(name, argument)
         value = self._taken()
         if self.at_work or self.stack:
@@ -141,7 +142,13 @@ class _Machine:
         _check(value, 0, set())
         return value
 
+    def _take_room(self, n_bytes: int) -> None:
+        self.room -= n_bytes
+        if self.room < 0:
+            raise Refused("it would take far more memory than its size")
+
     def _step(self, name: str, argument: Any) -> None:  # noqa: ANN401
+        self._take_room(COST_OF_SET if name.endswith("SET") else COST)
         if name in CONSTANTS:
             self.stack.append(CONSTANTS[name])
         elif name in EMPTY:
@@ -149,8 +156,7 @@ class _Machine:
         elif name in REFUSED:
             raise Refused.asked_for(REFUSED[name])
         elif name in ("GLOBAL", "INST"):
-            module, _, wanted = argument.partition(" ")
-            self.stack.append(known_name(module, wanted))
+            self.stack.append(known_name(*argument.split(" ", 1)))
             if name == "INST":
                 raise Refused.asked_for("an object of a class")
         else:
@@ -208,7 +214,7 @@ class _Machine:
         self.stack.append(_pairs(self._since_mark()))
 
     def _frozenset(self, _: object) -> None:
-        self.stack.append(frozenset(map(_key, self._since_mark())))
+        self.stack.append(frozenset(map(plain_key, self._since_mark())))
 
     def _append(self, _: object) -> None:
         value = self._taken()
@@ -220,7 +226,7 @@ class _Machine:
 
     def _setitem(self, _: object) -> None:
         value, key = self._taken(), self._taken()
-        self._filled(dict)[_key(key)] = value
+        self._filled(dict)[plain_key(key)] = value
 
     def _setitems(self, _: object) -> None:
         values = self._since_mark()
@@ -228,13 +234,13 @@ class _Machine:
 
     def _additems(self, _: object) -> None:
         values = self._since_mark()
-        self._filled(set).update(map(_key, values))
+        self._filled(set).update(map(plain_key, values))
 
     def _put(self, index: int) -> None:
         top = self.stack[-1]
+        self.memo[index] = top
         if isinstance(top, Unfinished):
             top.places.append(index)
-        self.memo[index] = top
 
     _binput = _long_binput = _put
 
@@ -251,7 +257,9 @@ class _Machine:
 
     def _stack_global(self, _: object) -> None:
         name, module = self._taken(), self._taken()
-        self.stack.append(known_name(str(module), str(name)))
+        if type(module) is not str or type(name) is not str:
+            raise Refused("it asks for something that has no name")
+        self.stack.append(known_name(module, name))
 
     def _reduce(self, _: object) -> None:
         arguments, name = self._taken(), self._taken()
@@ -260,6 +268,7 @@ class _Machine:
         if any(isinstance(argument, Unfinished) for argument in arguments):
             raise Refused("it uses an array before its content is there")
         made = call(name, arguments)
+        self._take_room(bytes_of(made))
         self.at_work += isinstance(made, Unfinished)
         self.stack.append(made)
 
@@ -269,20 +278,13 @@ class _Machine:
             raise Refused.asked_for(f"the state of a {type(top).__name__} to be set")
         self.at_work -= 1
         self.stack[-1] = complete(top, state)
+        self._take_room(bytes_of(self.stack[-1]))
         for index in top.places:
             self.memo[index] = self.stack[-1]
 
 
 def _pairs(values: list[Any]) -> dict[Any, Any]:
-    return dict(zip(map(_key, values[::2]), values[1::2], strict=True))
-
-
-def _key(key: Any) -> Any:  # noqa: ANN401
-    """Refuse keys that are no plain values: hashing what is nested a million deep ends the program."""
-    parts = key if type(key) is tuple else (key,)
-    if not all(type(part) in PLAIN_KEYS for part in parts):
-        raise Refused(f"a {type(key).__name__} is used as a key, which is read only if it is a plain value")
-    return key
+    return dict(zip(map(plain_key, values[::2]), values[1::2], strict=True))
 
 
 def _check(value: Any, depth: int, seen: set[int]) -> None:  # noqa: ANN401

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from lmmap.errors import InputError, closest
-from lmmap.imports.found import Found, log_likelihoods
+from lmmap.imports.foreign_files import shown
+from lmmap.imports.found import MOST_MODELS, Found, log_likelihoods, number_vector
 from lmmap.imports.model_tables import attributes_of, model_name
 from lmmap.imports.pickles import read_pickle
 
@@ -42,12 +43,12 @@ def read_published(path: str | Path) -> Found:
     """
     content = read_pickle(path)
     where = str(path)
-    if isinstance(content, dict) and content and all(isinstance(v, dict) for v in content.values()):
+    if _are_dicts(content):
         if is_weights(content):
             raise InputError(f"{where}: these are weights of texts, not scores; read them with read_weights")
         return _from_series(content, where)
     if isinstance(content, dict):
-        return _from_rows("model -> values", {str(name): row for name, row in content.items()}, {}, where)
+        return _from_rows("model -> values", _by_text(content, where), {}, where)
     if isinstance(content, list) and content and all(isinstance(entry, dict) for entry in content):
         return _from_entries(content, where)
     raise InputError(f"{where}: no scores in a known layout, but {_told(content)}; known are {LAYOUTS}")
@@ -82,19 +83,16 @@ def read_weights(path: str | Path, n: int, n_texts: int, *, seed: object = None)
         raise InputError(f"{path}: expected seed -> n -> unique_index and weights, found {_told(content)}")
     of_seed = content[_chosen(content, next(iter(content)) if seed is None else seed, f"{path}: no seed")]
     chosen = of_seed[_chosen(of_seed, n, f"{path}: no selection of size")]
-    index, given = np.asarray(chosen["unique_index"]), np.asarray(chosen["weights"])
-    if (
-        index.dtype.kind not in "iu"
-        or index.ndim != 1
-        or index.shape != given.shape
-        or given.dtype.kind not in "iuf"
-    ):
-        raise InputError(
-            f"{path}: unique_index is {index.dtype} of shape {index.shape}, weights {given.dtype} of "
-            f"{given.shape}; expected whole numbers and as many weights"
-        )
-    if index.size and (index.min() < 0 or index.max() >= n_texts):
-        raise InputError(f"{path}: text {index.max()} is selected; there are {n_texts} texts, from 0 on")
+    index = number_vector(chosen["unique_index"], f"{path}, unique_index")
+    given = number_vector(chosen["weights"], f"{path}, weights")
+    if index.dtype.kind not in "iu" and not np.array_equal(index, index.round()):
+        raise InputError(f"{path}: unique_index holds {index.dtype}; expected whole numbers")
+    if len(index) != len(given):
+        raise InputError(f"{path}: {len(index)} texts are selected, with {len(given)} weights")
+    outside = index[(index < 0) | (index >= n_texts)]
+    if outside.size:
+        raise InputError(f"{path}: text {outside[0]:g} is selected; there are {n_texts} texts, from 0 on")
+    index = index.astype(np.int64)
     if len(np.unique(index)) < len(index):
         raise InputError(f"{path}: a text is selected twice; its weight should say so")
     weights = np.zeros(n_texts)
@@ -105,13 +103,15 @@ def read_weights(path: str | Path, n: int, n_texts: int, *, seed: object = None)
 
 
 def is_weights(content: object) -> bool:
-    """Tell selections of texts from scores."""
-    first = content
-    for _ in range(2):
-        if not isinstance(first, dict) or not first:
-            return False
-        first = next(iter(first.values()))
-    return isinstance(first, dict) and {"unique_index", "weights"} <= set(first)
+    """Tell selections of texts from scores: seed -> n -> unique_index and weights, all of them."""
+    return _are_dicts(content) and all(
+        _are_dicts(of_seed) and all({"unique_index", "weights"} <= set(chosen) for chosen in of_seed.values())
+        for of_seed in content.values()
+    )
+
+
+def _are_dicts(content: object) -> TypeGuard[dict[Any, dict[Any, Any]]]:
+    return isinstance(content, dict) and bool(content) and all(isinstance(v, dict) for v in content.values())
 
 
 def _chosen(options: Mapping[Any, Any], wanted: object, what: str) -> Any:  # noqa: ANN401
@@ -119,27 +119,43 @@ def _chosen(options: Mapping[Any, Any], wanted: object, what: str) -> Any:  # no
     for key in options:
         if str(key) == str(wanted):
             return key
-    shown = ", ".join(map(str, list(options)[:12]))
-    raise InputError(f"{what} {wanted!r}{closest(str(wanted), map(str, options))}; there are {shown}")
+    raise InputError(
+        f"{what} {wanted!r}{closest(str(wanted), map(str, options))}; there are {shown(options)}"
+    )
+
+
+def _by_text(content: Mapping[Any, Any], where: str) -> dict[str, Any]:
+    """Give a dict names for keys; numbers become texts."""
+    found = {}
+    for key, value in content.items():
+        if not isinstance(key, str | int | float):
+            raise InputError(f"{where}: expected names as keys, found {key!r:.80}")
+        if str(key) in found:
+            raise InputError(f"{where}: two entries are called {str(key)!r}")
+        found[str(key)] = value
+    return found
 
 
 def _from_series(content: Mapping[Any, Mapping[Any, Any]], where: str) -> Found:
     rows, attributes = {}, {}
-    for series, inner in content.items():
-        for position, row in inner.items():
-            name = f"{series}@{position}"
-            if name in rows:
-                raise InputError(f"{where}: two rows are called {name!r}")
-            rows[name] = row
-            attributes[name] = {"series": str(series), "position": position}
+    for series, inner in _by_text(content, where).items():
+        for position, (name, row) in zip(inner, _by_text(inner, f"{where}, {series!r}").items(), strict=True):
+            model = f"{series}@{name}"
+            if model in rows:
+                raise InputError(f"{where}: two rows are called {model!r}")
+            rows[model] = row
+            attributes[model] = {"series": series, "position": position}
+            if len(rows) > MOST_MODELS:
+                raise InputError(f"{where}: more than the {MOST_MODELS:,} models that are read")
     return _from_rows("model -> position -> values", rows, attributes, where)
 
 
 def _from_entries(content: Sequence[Mapping[str, Any]], where: str) -> Found:
     keys = [key for key, value in content[0].items() if "log-likelihood" in str(key) and _is_long(value)]
     if len(keys) != 1:
-        found = ", ".join(map(str, content[0]))
-        raise InputError(f"{where}: expected one key with 'log-likelihood' that holds values, found {found}")
+        raise InputError(
+            f"{where}: expected one key with 'log-likelihood' that holds values, found {shown(content[0])}"
+        )
     names = [model_name(entry, f"{where}, entry {i}") for i, entry in enumerate(content, start=1)]
     for name, entry in zip(names, content, strict=True):
         if keys[0] not in entry:

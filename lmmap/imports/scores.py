@@ -13,19 +13,15 @@ import numpy as np
 
 from lmmap.errors import InputError, closest
 from lmmap.files import sha256_of_file
+from lmmap.imports.exported import read_exported_parquet, read_npz
+from lmmap.imports.foreign_files import existing_file, kind_of
 from lmmap.imports.found import Found
+from lmmap.imports.harness import is_harness_sample, read_harness_samples
 from lmmap.imports.model_tables import Attributes, read_attributes
-from lmmap.imports.pickles import existing_file
 from lmmap.imports.published import read_published
-from lmmap.imports.tables import (
-    is_harness_sample,
-    read_csv,
-    read_exported_parquet,
-    read_harness_samples,
-    read_npz,
-)
+from lmmap.imports.tables import read_csv
 from lmmap.imports.text_lists import read_text_list
-from lmmap.models import ModelSpec
+from lmmap.models import ModelSpec, check_names
 from lmmap.store import MEASURED, NOISE, Row, Store
 from lmmap.texts import TextSet
 
@@ -109,9 +105,10 @@ def import_scores(
         ImportedSpec(name, name, attributes=_kept(attributes[name], path.name), origin=origin["sha256"])
         for name in found.models
     ]
+    check_names(specs, str(path))
     store = Store.create(out, text_set, prefix="reference")
     store.request(specs)
-    for spec, row in zip(specs, _rows(values, specs, origin), strict=True):
+    for spec, row in zip(specs, _rows(values, specs, origin, attributes), strict=True):
         if not store.is_done(spec.row_id):
             done = {"seconds": 0.0, "imported": datetime.now(UTC).isoformat(timespec="seconds")}
             store.write_row(spec.row_id, row, done)
@@ -139,10 +136,10 @@ def read_scores(path: str | Path) -> Found:
     path = Path(path).expanduser()
     if path.is_dir():
         return read_harness_samples(path)
-    path = existing_file(path)
-    if path.suffix == ".jsonl" and not is_harness_sample(path):
+    kind = kind_of(existing_file(path))
+    if kind == ".jsonl" and not is_harness_sample(path):
         raise InputError(f"{path}: no logged samples with `resps`; is this the file of texts?")
-    return READERS.get(path.suffix, read_published)(path)
+    return READERS.get(kind, read_published)(path)
 
 
 def _texts(found: Found, texts: str | Path | TextSet | None, path: Path) -> TextSet:
@@ -219,16 +216,19 @@ def _kept(attributes: Mapping[str, Any], file: str) -> dict[str, Any]:
     return {**kept, "imported_from": file}
 
 
-def _rows(values: np.ndarray, specs: Sequence[ModelSpec], origin: Mapping[str, str]) -> Iterator[Row]:
+def _rows(
+    values: np.ndarray, specs: Sequence[ModelSpec], origin: Mapping[str, str], attributes: Attributes
+) -> Iterator[Row]:
     n = values.shape[1]
     unknown = np.full(n, UNKNOWN)
     nothing = [np.zeros(0, np.int32)] * n
     for spec, row in zip(specs, values, strict=True):
+        known = attributes[spec.name]  # of an export, how the row was scored
         made: dict[str, Any] = {
             "imported": dict(origin),
             "tokenization": "not-known",
-            "prefix": "reference",
-            "dtype": "not known",
+            "prefix": str(known.get("prefix") or "reference"),
+            "dtype": str(known.get("dtype") or "not known"),
             "n_parameters": spec.attributes.get("n_parameters"),
             "n_tokens": None,
             "flags": [],

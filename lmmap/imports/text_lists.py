@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from lmmap.errors import InputError
-from lmmap.imports.pickles import existing_file
+from lmmap.imports.foreign_files import read_json
 from lmmap.text_files import read_texts
 from lmmap.texts import TextSet, text_set
 
@@ -33,10 +32,7 @@ def read_text_list(path: str | Path) -> TextSet:
     path = Path(path).expanduser()
     if path.suffix != ".json":
         return read_texts(path)
-    try:
-        content = json.loads(existing_file(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON ({error})") from None
+    content = read_json(path)
     if isinstance(content, dict) and all(isinstance(text, str) for text in content.values()):
         return text_set(content.values(), path.stem, name=path.stem, text_ids=content)
     if isinstance(content, list) and all(isinstance(entry, dict) and "text" in entry for entry in content):
