@@ -243,7 +243,10 @@ STEPS: dict[str, Callable[[Path], str]] = {"draw": draw_large, "all": all_large,
 
 
 def difference(one: Array, other: Array) -> float:
-    return float(np.abs(one - other).max() / np.abs(other).max())
+    off = float(np.abs(one - other).max() / np.abs(other).max())
+    if not np.isfinite(off):  # NaN is not larger than any limit
+        raise click.ClickException("a result is not finite: there is nothing to compare")
+    return off
 
 
 def timed(ask: Callable[[], T]) -> tuple[T, float]:

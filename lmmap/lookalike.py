@@ -31,6 +31,7 @@ FAMILY, OWN, NOISE = 0.6, 0.1, 0.05
 TASKS = 6
 # Spread of benchmark scores, of 100: by height, by each task's own direction, and of each score by itself.
 BY_HEIGHT, BY_DIRECTION, BY_ITSELF = 14.0, 6.0, 3.0
+ROUNDING = 1e-12  # of the largest log-likelihood: what is less is no difference
 LEAKED = 20.0  # by how much the scores of a model with a planted leak are too low for its height
 
 
@@ -141,7 +142,7 @@ def make_benchmarks(scores: LogLikelihoods, seed: int = 0) -> pd.DataFrame:
         raise InputError(f"benchmarks are drawn for at least 4 models, not {n_models}")
     rng = np.random.default_rng([seed, TASKS])
     Q, h = double_center(scores.values), height(scores.values)
-    if not Q.any() or not np.ptp(h):
+    if not min(np.abs(Q).max(), np.ptp(h)) > ROUNDING * np.abs(scores.values).max():
         raise InputError("all models are alike on these texts: benchmarks cannot follow them")
     axes = np.linalg.eigh(Q @ Q.T)[1][:, ::-1][:, : min(FACTORS, n_models - 1)] * np.sqrt(n_models)
     directions = rng.standard_normal((axes.shape[1], TASKS))

@@ -10,7 +10,7 @@ from scipy.stats import kurtosis
 from lmmap.errors import InputError
 from lmmap.geometry import double_center, estimate_kl, height, nearest_neighbors
 from lmmap.loglik import LogLikelihoods
-from lmmap.lookalike import CLIP, GAIN, HOME_GAIN, LONGEST, SOURCES, make_lookalike
+from lmmap.lookalike import CLIP, GAIN, HOME_GAIN, LONGEST, SOURCES, make_benchmarks, make_lookalike
 
 
 @pytest.fixture(scope="module")
@@ -87,3 +87,31 @@ def test_clipping_is_done_on_request_and_told() -> None:
 def test_sizes_that_do_not_fit_are_refused(sizes: dict[str, int], message: str) -> None:
     with pytest.raises(InputError, match=message):
         make_lookalike(**sizes)
+
+
+def test_benchmarks_follow_height_and_planted_leaks_lie_below_it(scores: LogLikelihoods) -> None:
+    benchmarks, h = make_benchmarks(scores), height(scores.values)
+    known, planted = benchmarks["score_mean"].notna(), benchmarks["planted_leak"]
+    assert benchmarks.filter(like="score_").loc[known].stack().between(0, 100).all()
+    assert int((~known).sum()) == round(120 * 18 / 1018)
+    assert int(planted.sum()) == 1
+    assert (h[planted] > np.median(h)).all()
+    honest = (known & ~planted).to_numpy()
+    slope, intercept = np.polyfit(h[honest], benchmarks["score_mean"][honest], 1)
+    excess = benchmarks["score_mean"] - intercept - slope * h
+    assert excess[planted].max() < excess[honest].min()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (np.arange(-9.0, 0)[:9].reshape(3, 3), "at least 4 models, not 3"),
+        (-400 + np.arange(9) ** 0.5 + np.arange(5)[:, None] / 3, "all models are alike"),
+        (np.random.default_rng(0).permuted(np.tile(np.arange(-9.0, 0), (5, 1)), axis=1), "are alike"),
+    ],
+)
+def test_benchmarks_of_models_that_do_not_differ_are_refused(values: np.ndarray, message: str) -> None:
+    k, n = values.shape
+    alike = LogLikelihoods(values, pd.DataFrame(index=range(k)), pd.DataFrame(index=range(n)))
+    with pytest.raises(InputError, match=message):
+        make_benchmarks(alike)

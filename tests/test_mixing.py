@@ -127,6 +127,8 @@ def test_two_sets_of_weights_give_the_bits_of_the_plain_formula():
     [
         ([0.5, 0.6], r"shares \[0.5, 0.6\] sum to 1.1; they must sum to 1"),
         ([float("nan"), 1.0], "sum to nan; they must sum to 1"),
+        ([float("inf"), -float("inf")], "sum to nan; they must sum to 1"),
+        ([0.5], "2 models, but 1 shares"),
         ([0.2, 0.3, 0.5], "2 models, but 3 shares"),
     ],
 )

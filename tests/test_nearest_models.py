@@ -33,10 +33,29 @@ def test_near_pairs_keep_their_order_beside_far_ones() -> None:
     assert near[0, 1] == pytest.approx(4 * near[0, 0], rel=1e-3)
 
 
+@pytest.mark.parametrize("heights", [0.0, 1.0])  # in which models may differ, as little as it matters
+def test_of_very_many_models_that_are_alike_the_first_listed_are_nearest(heights: float) -> None:
+    rng = np.random.default_rng(3)
+    kind = rng.integers(0, 3, 400)
+    L = 1000 * rng.normal(size=(3, 40))[kind] + heights * rng.integers(0, 4, 400)[:, None] * 2.0**20
+    found, near = nearest_models(L, 4)
+    np.testing.assert_allclose(near, 0, atol=1e-15)
+    for i, row in enumerate(found):
+        alike = np.setdiff1d(np.flatnonzero(kind == kind[i]), i)
+        assert set(row) <= set(alike)
+        assert heights or row.tolist() == alike[:4].tolist()
+
+
 def test_all_models_are_neighbors_if_asked_for() -> None:
     L = np.random.default_rng(2).normal(size=(4, 9))
     found, _ = nearest_models(L, 3)
     assert all(sorted([i, *row]) == [0, 1, 2, 3] for i, row in enumerate(found))
+
+
+@pytest.mark.parametrize("block", [0, -1])
+def test_blocks_hold_a_model(block: int) -> None:
+    with pytest.raises(InputError, match=f"block must be at least 1, got {block}"):
+        nearest_models(np.eye(3), 1, block=block)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from matplotlib.collections import EllipseCollection, LineCollection, PathCollection
 from matplotlib.colors import CenteredNorm, LogNorm, SymLogNorm, to_hex
 from matplotlib.text import Text
-from scipy.cluster.hierarchy import dendrogram, linkage
+from scipy.cluster.hierarchy import dendrogram, leaves_list, linkage
 from scipy.spatial.distance import squareform
 
 from lmmap.errors import InputError
@@ -542,6 +542,22 @@ class TestFiles:
             save_figure(figure, tmp_path / "map.svg")
         assert written.read_bytes() == before
         assert [f.name for f in tmp_path.iterdir()] == ["map.svg"]
+
+
+def test_a_heat_map_of_very_many_models_shows_the_means_of_blocks_in_the_place_of_their_rows():
+    x = np.sort(np.random.default_rng(0).normal(size=1300))
+    kl = (x[:, None] - x) ** 2 / 2
+    drawn = plot_kl_heatmap(pd.DataFrame(kl))
+    (image,) = (i for axes in drawn.axes for i in axes.images if i.get_array().shape == (434, 434))
+    assert image.get_extent() == [-0.5, 1299.5, 1299.5, -0.5]
+    order = leaves_list(linkage(squareform(np.sqrt(2 * kl), checks=False), "average"))
+    np.fill_diagonal(kl, np.nan)
+    edges = [*(np.arange(434) * 1300 // 434), 1300]
+    assert set(np.diff(edges)) <= {2, 3}
+    for i, j in ((0, 433), (20, 400), (100, 300), (7, 7)):
+        rows, columns = (order[edges[k] : edges[k + 1]] for k in (i, j))
+        block = np.maximum(kl[np.ix_(rows, columns)], image.norm.vmin)
+        assert image.get_array()[i, j] == pytest.approx(np.nanmean(block))
 
 
 def test_nothing_global_was_changed():

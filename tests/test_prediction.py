@@ -13,6 +13,7 @@ from sklearn.model_selection import GroupKFold, KFold
 
 from lmmap.analyses.folds import draw_folds
 from lmmap.analyses.prediction import ALPHAS, HEIGHT_ALPHAS, Predictions, predict_benchmarks
+from lmmap.analyses.ridge import fit
 from lmmap.errors import InputError
 from lmmap.geometry import double_center, height
 from lmmap.loglik import LogLikelihoods
@@ -63,6 +64,47 @@ def test_the_dual_form_equals_ridge_regression_on_the_columns(
         for name in targets:
             plain = straightforward(features, targets[name].to_numpy(), folds, alphas)
             np.testing.assert_allclose(predicted[name], plain, rtol=0, atol=1e-8)
+
+
+def test_inner_folds_choose_the_penalty_that_ridgecv_with_folds_chooses_on_models_in_order_of_name(
+    scores: LogLikelihoods, targets: pd.DataFrame
+) -> None:
+    found = predict_benchmarks(scores, targets, groups="family", n_seeds=1, inner_folds=5)
+    have = np.flatnonzero(targets.notna().any(axis=1))
+    kin = scores.models["family"].to_numpy(dtype=object)[have]
+    names, rows = scores.models["model"].to_numpy(), scores.values - height(scores.values)[:, None]
+    for name in targets:
+        y, chosen = targets[name].to_numpy(), []
+        for train, test in GroupKFold(5, shuffle=True, random_state=0).split(have, groups=kin):
+            train, test = have[train], have[test]
+            train, test = train[np.isfinite(y[train])], test[np.isfinite(y[test])]
+            train = train[np.argsort(names[train])]
+            fitted = RidgeCV(alphas=ALPHAS, cv=5).fit(rows[train], y[train])
+            plain = np.clip(fitted.predict(rows[test]), 0, 100)
+            np.testing.assert_allclose(found.predicted[name].iloc[test], plain, rtol=0, atol=1e-8)
+            chosen.append(fitted.alpha_)
+        assert found.quality.loc[("rows", name), "alpha"] == np.median(chosen)
+
+
+@pytest.mark.parametrize("n_copies", [1, 2])
+def test_errors_of_models_left_out_keep_their_digits_under_the_smallest_penalties(n_copies: int) -> None:
+    rng = np.random.default_rng(0)
+    X = np.repeat(100 * rng.normal(size=(20, 50)), n_copies, axis=0)
+    y = rng.normal(size=len(X))
+    alphas = np.array([1e-12, 1e-9, 1e-6, 1e-3, 1e4, 1e6, 1e9])
+    for some in (alphas[[0, 4]], alphas[[1, 5]], alphas[[2, 6]], alphas[[3, 6]]):
+        errors = [np.mean([left_out(X, y, i, alpha) ** 2 for i in range(len(X))]) for alpha in some]
+        centred = X - X.mean(axis=0)
+        _, best = fit(centred @ centred.T, (y - y.mean())[:, None], some)
+        assert best[0] == some[np.argmin(errors)]
+
+
+def left_out(X: np.ndarray, y: np.ndarray, i: int, alpha: float) -> float:
+    rest = np.arange(len(X)) != i
+    mean, others = X[rest].mean(axis=0), y[rest] - y[rest].mean()
+    U, s, Vt = np.linalg.svd(X[rest] - mean, full_matrices=False)
+    s = np.where(s > 1e-12 * s[0], s, 0)
+    return float(y[i] - y[rest].mean() - (X[i] - mean) @ Vt.T @ (s / (s**2 + alpha) * (U.T @ others)))
 
 
 def test_quality_is_that_of_the_predictions(scores: LogLikelihoods, targets: pd.DataFrame) -> None:
@@ -179,6 +221,8 @@ def test_targets_are_joined_by_label(scores: LogLikelihoods, targets: pd.DataFra
         (lambda t: t, {"alphas": [0.0]}, "alphas must be positive numbers, got 0"),
         (lambda t: t, {"height_alphas": []}, "got none"),
         (lambda t: t, {"n_seeds": 0}, "n_seeds must be at least 1, got 0"),
+        (lambda t: t, {"inner_folds": 1}, "inner_folds must be at least 2, got 1"),
+        (lambda t: t, {"inner_folds": 40}, "fold 1 has .* to learn from and .*; it needs 80 and 1"),
         (lambda t: t, {"center_columns": "none"}, "must be 'folds' or 'all', got 'none'"),
     ],
 )
@@ -189,12 +233,23 @@ def test_what_cannot_be_predicted_is_refused(
         predict_benchmarks(scores, change(targets), **options)
 
 
-def test_a_model_without_a_group_is_refused(scores: LogLikelihoods, targets: pd.DataFrame) -> None:
-    models = scores.models.assign(
-        family=scores.models["family"].where(scores.models.index != targets.index[4])
-    )
+@pytest.mark.parametrize("unknown", [None, np.nan, ""])
+def test_a_model_without_a_group_is_refused(
+    scores: LogLikelihoods, targets: pd.DataFrame, unknown: object
+) -> None:
+    families = scores.models["family"].astype(object)
+    families[targets.index[4]] = unknown
     with pytest.raises(InputError, match="1 models have no 'family', such as 'synthetic-0004'"):
-        predict_benchmarks(replace(scores, models=models), targets, groups="family")
+        predict_benchmarks(
+            replace(scores, models=scores.models.assign(family=families)), targets, groups="family"
+        )
+
+
+def test_rounding_predicts_nothing(scores: LogLikelihoods, targets: pd.DataFrame) -> None:
+    same = scores.values[:1] + np.linspace(0, 7, len(scores.models))[:, None] / 3
+    assert np.ptp(same - height(same)[:, None], axis=0).max() > 0
+    with pytest.raises(InputError, match="all models are alike on these texts, but for their mean"):
+        predict_benchmarks(replace(scores, values=same), targets)
 
 
 def test_predictions_that_are_all_alike_have_no_correlation() -> None:

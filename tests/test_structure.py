@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.cluster.hierarchy import fcluster
-from scipy.stats import f_oneway, kstest
+from scipy.stats import f_oneway, kstest, zscore
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score
 
@@ -18,7 +18,7 @@ from lmmap.analyses.structure import cut_tree, link_models, variance_dimensions
 from lmmap.errors import InputError
 from lmmap.geometry import double_center, estimate_kl
 from lmmap.loglik import LogLikelihoods
-from lmmap.lookalike import LONGEST, make_lookalike
+from lmmap.lookalike import LONGEST, make_benchmarks, make_lookalike
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,7 @@ def test_weights_of_zero_are_texts_left_out(scores: LogLikelihoods) -> None:
         (np.eye(3), [1.5], r"lie in \(0, 1\], got 1.5"),
         (np.eye(3), [], "got none"),
         (np.ones((3, 4)), [0.9], "all models are alike"),
+        (-400 + np.arange(4) ** 0.5 + np.arange(3)[:, None] / 3, [0.9], "alike .* but for their mean"),
     ],
 )
 def test_variance_that_cannot_be_shared_out_is_refused(L: np.ndarray, shares: list, message: str) -> None:
@@ -169,9 +170,13 @@ def test_a_family_of_one_has_no_inside() -> None:
         ("aaaa", {}, "4 models in 1 families"),
         ("abcd", {}, "4 models in 4 families"),
         ("aabb", {"n_permutations": 0}, "at least 1, got 0"),
+        (["a", "a", "b", None], {}, "family of 1 models is not known: leave these models out"),
+        (["a", "a", np.nan, ""], {}, "family of 2 models is not known"),
     ],
 )
-def test_families_that_cannot_be_tested_are_refused(families: str, options: dict, message: str) -> None:
+def test_families_that_cannot_be_tested_are_refused(
+    families: str | list, options: dict, message: str
+) -> None:
     kl = np.ones((4, 4)) - np.eye(4)
     with pytest.raises(InputError, match=message):
         separability(kl, list(families), **options)
@@ -196,16 +201,33 @@ def test_profiles_are_means_of_centred_rows(scores: LogLikelihoods) -> None:
     np.testing.assert_allclose(profiles.sum(), 0, atol=1e-8)
 
 
-def test_a_model_without_scores_has_no_primary_task() -> None:
+def test_a_model_that_lacks_a_score_has_no_primary_task() -> None:
     tasks = pd.DataFrame({"easy": [90, 80.0, np.nan], "hard": [20, np.nan, np.nan]})
-    assert primary_of(tasks).tolist() == ["easy", "easy", None]
+    assert primary_of(tasks).tolist() == ["easy", None, None]
     with pytest.raises(InputError, match="'hard' does not differ"):
         primary_of(tasks, standardize=True)
     with pytest.raises(InputError, match="no column"):
         primary_of(tasks[[]])
+    for wrong in (np.inf, "very"):
+        with pytest.raises(InputError, match="'easy' holds text or infinity"):
+            primary_of(tasks.assign(easy=wrong))
+
+
+def test_the_primary_task_is_the_one_a_model_is_best_at_compared_with_the_others() -> None:
+    tasks = make_benchmarks(make_lookalike(60, 200, n_families=6, n_sources=3)).filter(regex=r"score_\d")
+    known = tasks.dropna()
+    assert len(known) < len(tasks)
+    expected = known.columns[zscore(known.to_numpy()).argmax(axis=1)]
+    found = primary_of(tasks, standardize=True)
+    assert found[known.index].tolist() == expected.tolist()
+    assert found[tasks.index.difference(known.index)].tolist() == [None] * (len(tasks) - len(known))
 
 
 def test_texts_without_sources_have_no_profile(scores: LogLikelihoods) -> None:
     bare = LogLikelihoods(scores.values, scores.models, scores.texts[["n_bytes"]])
     with pytest.raises(InputError, match="no column 'source'"):
         source_profiles(bare)
+    sources = scores.texts["source"].where(np.arange(700) != 5)
+    some = LogLikelihoods(scores.values, scores.models, scores.texts.assign(source=sources))
+    with pytest.raises(InputError, match=f"1 texts have no source, such as '{scores.texts.index[5]}'"):
+        source_profiles(some)

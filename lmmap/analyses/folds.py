@@ -51,8 +51,7 @@ def draw_folds(
         raise InputError(f"{units} {what} make at least 2 and at most {units} folds, not {n_folds}")
     from sklearn.model_selection import GroupKFold, KFold
 
-    kind = KFold if names is None else GroupKFold
-    dealer = kind(n_folds, shuffle=True, random_state=seed)
+    dealer = (KFold if names is None else GroupKFold)(n_folds, shuffle=True, random_state=seed)
     folds = np.full(len(models), -1)
     for fold, (_, left_out) in enumerate(dealer.split(rows, groups=names)):
         folds[rows[left_out]] = fold
@@ -64,9 +63,10 @@ def _groups(models: pd.DataFrame, column: str) -> np.ndarray:
         raise InputError(
             f"the models have no attribute {column!r}{closest(column, map(str, models.columns))}"
         )
-    without = models.index[models[column].isna()]
+    names = models[column].astype(object)
+    without = models.index[names.isna() | (names.astype(str) == "")]
     if len(without):
         raise InputError(
             f"{len(without)} models have no {column!r}, such as {without[0]!r}: name their group"
         )
-    return models[column].astype(str).to_numpy(dtype=object)
+    return names.astype(str).to_numpy(dtype=object)

@@ -8,7 +8,7 @@ from lmmap.errors import InputError
 from lmmap.geometry import checked_weights
 
 Array = np.ndarray
-SPARE = 8  # candidates beyond those asked for: the expanded square may put near pairs in a wrong order
+ROUNDING = 4 * np.finfo(np.float64).eps  # of each of a product's terms, to be safe
 BLOCK = 512  # models at a time
 
 
@@ -38,13 +38,14 @@ def nearest_models(
     Raises
     ------
     InputError
-        If the shape is not (K, N), a value is not finite, fewer than two texts carry weight, or ``k`` is not
-        between 1 and K - 1.
+        If the shape is not (K, N), a value is not finite, fewer than two texts carry weight, ``k`` is not
+        between 1 and K - 1, or ``block`` is below 1.
 
     Notes
     -----
-    Candidates are found by the expanded square of centred rows, and their distances taken again from
-    differences, which keeps the digits of near pairs.
+    Candidates are all that may be among the nearest by the expanded square of centred rows, whose rounding is
+    bounded by its terms; their distances are taken again from differences, which keeps the digits of near
+    pairs. Many models that are alike are all candidates of each other, and take as much longer.
 
     Examples
     --------
@@ -59,6 +60,8 @@ def nearest_models(
     n_models = len(values)
     if not 1 <= k < n_models:
         raise InputError(f"{n_models} models have at most {n_models - 1} neighbours each, {k} were asked for")
+    if block < 1:
+        raise InputError(f"block must be at least 1, got {block}")
     w = checked_weights(weights, values.shape[1], enough=2)
     means = values @ w
     if not np.isfinite(means).all():
@@ -67,14 +70,17 @@ def nearest_models(
     X -= X.mean(axis=0)
     X *= np.sqrt(w)
     squares = np.einsum("ix,ix->i", X, X)
-    candidates = min(k + SPARE, n_models - 1)
+    rounding = ROUNDING * values.shape[1]
     neighbors, kl = np.empty((n_models, k), dtype=np.intp), np.empty((n_models, k))
     for begin in range(0, n_models, block):
         rows = np.arange(begin, min(begin + block, n_models))
-        distances = squares - 2 * (X[rows] @ X.T)  # the row's own square is the same for all
+        both = squares[rows][:, None] + squares
+        distances = both - 2 * (X[rows] @ X.T)
         distances[np.arange(len(rows)), rows] = np.inf
-        near = np.sort(np.argpartition(distances, candidates - 1, axis=1)[:, :candidates], axis=1)
-        for i, others in zip(rows, near, strict=True):
+        both *= rounding  # by which a distance may be off
+        reach = np.partition(distances + both, k - 1, axis=1)[:, k - 1 : k]
+        for i, candidates in zip(rows, distances - both <= reach, strict=True):
+            others = np.flatnonzero(candidates)
             exact = ((X[others] - X[i]) ** 2).sum(axis=1)
             first = np.argsort(exact, kind="stable")[:k]
             neighbors[i], kl[i] = others[first], exact[first] / 2

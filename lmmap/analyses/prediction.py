@@ -1,8 +1,4 @@
-"""Prediction: benchmark scores from centred log-likelihoods, by ridge regression and cross-validation.
-
-The regression is done in its dual form. Models are few and texts are many, so one eigendecomposition of the
-training models' Gram matrix serves all targets, all strengths of the penalty and every model left out.
-"""
+"""Prediction: benchmark scores from centred log-likelihoods, by ridge regression and cross-validation."""
 
 from __future__ import annotations
 
@@ -13,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from lmmap.analyses.folds import draw_folds
+from lmmap.analyses.ridge import centered, fit
+from lmmap.analyses.structure import check_differ
 from lmmap.errors import InputError
 from lmmap.geometry import height
 from lmmap.loglik import LogLikelihoods
@@ -53,6 +51,7 @@ def predict_benchmarks(
     n_seeds: int = 5,
     alphas: Sequence[float] = ALPHAS,
     height_alphas: Sequence[float] = HEIGHT_ALPHAS,
+    inner_folds: int | None = None,
     center_columns: Literal["folds", "all"] = "folds",
     seed: int = 0,
 ) -> Predictions:
@@ -72,6 +71,9 @@ def predict_benchmarks(
         Parts that are left out in turn, and how often models are dealt into parts anew.
     alphas, height_alphas : sequence of float
         Penalties to choose from, for rows and for the mean log-likelihood.
+    inner_folds : int, optional
+        How a penalty is chosen among training models: by so many parts of models with consecutive names (the
+        published code has 5), or, by default, by leaving them out one at a time.
     center_columns : {"folds", "all"}
         Which models the columns' means are of: the training models, or all, as published.
     seed : int
@@ -86,18 +88,21 @@ def predict_benchmarks(
     ------
     InputError
         If targets name an unknown model, hold text, infinity or a value out of bounds, or are all alike; if
-        a fold would be empty or leave fewer than 3 models to learn from; if an alpha is not positive.
+        models are alike but for their mean log-likelihood; if a fold would be empty or leave fewer than 3
+        models (2 for each inner fold) to learn from; if an alpha is not positive.
 
     Notes
     -----
     Ridge regression with an intercept that is not penalised (Hoerl & Kennard 1970, Technometrics 12), as in
-    arXiv:2502.16173, section 5. In each training fold the penalty of a target is the one with the least
-    squared error over training models left out one at a time, which the hat matrix gives without fitting
-    again: it equals scikit-learn's ``RidgeCV``. The test models have no part in it, but kin among the
-    training models have, so that the penalty is on the small side for ``groups``.
+    arXiv:2502.16173, section 5. The penalty of a target is chosen in each training fold anew; test models
+    have no part in it. By default it is the one with the least squared error over training models left out
+    one at a time, as of scikit-learn's ``RidgeCV()``: the kin of each are still there, so that it is on the
+    small side for ``groups``. With ``inner_folds`` it is the one of ``RidgeCV(cv=inner_folds)`` on models in
+    the order of their names.
 
     Moving a column by a constant changes the intercept and nothing else: ``center_columns`` makes no
-    difference beyond rounding.
+    difference beyond rounding. Where nothing can be learned, a model is predicted by the mean of the others,
+    which is higher the lower the models left out are: the correlation is then below 0 rather than 0.
 
     Examples
     --------
@@ -114,14 +119,18 @@ def predict_benchmarks(
         raise InputError(f"n_seeds must be at least 1, got {n_seeds}")
     if center_columns not in ("folds", "all"):
         raise InputError(f"center_columns must be 'folds' or 'all', got {center_columns!r}")
+    if inner_folds is not None and inner_folds < 2:
+        raise InputError(f"inner_folds must be at least 2, got {inner_folds}")
     h = height(scores.values)
     rows = scores.values - h[:, None]
+    check_differ(rows, scores.values)
     known = np.isfinite(Y).any(axis=1)
     dealt = [draw_folds(scores.models, known, groups, n_folds, seed + i) for i in range(n_seeds)]
+    by_name = np.argsort(scores.models["model"].astype(str).to_numpy(dtype=object), kind="stable")
     parts, means = [], []
     for name, features, penalties in ((ROWS, rows, alphas), (MEAN, h[:, None], height_alphas)):
         gram = _gram(features, center_columns == "all")
-        made = [_out_of_fold(gram, Y, folds, np.array(penalties)) for folds in dealt]
+        made = [_out_of_fold(gram, Y, folds, np.array(penalties), by_name, inner_folds) for folds in dealt]
         parts.append(_quality(name, Y, list(targets.columns), made))
         mean = np.mean([predicted for predicted, _ in made], axis=0)
         means.append(pd.DataFrame(mean, scores.models.index, targets.columns))
@@ -135,55 +144,25 @@ def _gram(features: Array, all_models: bool) -> Array:
     return gram
 
 
-def _out_of_fold(gram: Array, Y: Array, folds: Array, alphas: Array) -> tuple[Array, Array]:
+def _out_of_fold(
+    gram: Array, Y: Array, folds: Array, alphas: Array, by_name: Array, inner_folds: int | None
+) -> tuple[Array, Array]:
     """Predict each model by the fold that leaves it out; targets known of the same models go at once."""
     predicted = np.full(Y.shape, np.nan)
     chosen = np.full((folds.max() + 1, Y.shape[1]), np.nan)
-    known = np.isfinite(Y)
-    patterns, pattern_of = np.unique(known, axis=1, return_inverse=True)
+    patterns, pattern_of = np.unique(np.isfinite(Y), axis=1, return_inverse=True)
     for p, have in enumerate(patterns.T):
         columns = np.flatnonzero(pattern_of.ravel() == p)
         for fold in range(folds.max() + 1):
-            train, test = have & (folds != fold), have & (folds == fold)
-            _check_sizes(train, test, fold)
-            own, cross = _centered(gram, train, test)
+            train = by_name[(have & (folds != fold))[by_name]]
+            test = np.flatnonzero(have & (folds == fold))
+            _check_sizes(len(train), len(test), fold, 2 * (inner_folds or 0))
+            among, across = centered(gram, train, test)
             y = Y[np.ix_(train, columns)]
-            dual, alpha = _ridge(own, y - y.mean(axis=0), alphas)
-            predicted[np.ix_(test, columns)] = np.clip(cross @ dual + y.mean(axis=0), *LIMITS)
+            dual, alpha = fit(among, y - y.mean(axis=0), alphas, inner_folds)
+            predicted[np.ix_(test, columns)] = np.clip(across @ dual + y.mean(axis=0), *LIMITS)
             chosen[fold, columns] = alpha
     return predicted, chosen
-
-
-def _centered(gram: Array, train: Array, test: Array) -> tuple[Array, Array]:
-    """Take the training models' column means out of inner products, among them and with the test models."""
-    own, cross = gram[np.ix_(train, train)], gram[np.ix_(test, train)]
-    mean = own.mean(axis=0)
-    among = own - mean - mean[:, None] + mean.mean()
-    across = cross - mean - cross.mean(axis=1, keepdims=True) + mean.mean()
-    return among, across
-
-
-def _ridge(gram: Array, Y: Array, alphas: Array) -> tuple[Array, Array]:
-    """Give the dual coefficients (n, T) with the best penalty of each target, and that penalty (T,).
-
-    With the eigenvectors U and values s of the centred Gram matrix, a penalty a fits
-    ``U s / (s + a) U'y``; leaving model i out makes its residual ``r_i / (1 - 1/n - h_i)``, h being the
-    diagonal of ``U s / (s + a) U'`` and 1/n the intercept's.
-    """
-    s, U = np.linalg.eigh(gram)
-    beyond_rounding = s > len(s) * np.finfo(np.float64).eps * s.max()
-    s, U = s[beyond_rounding], U[:, beyond_rounding]
-    along = U.T @ Y
-    squares = U**2
-    errors = np.empty((len(alphas), Y.shape[1]))
-    for a, alpha in enumerate(alphas):
-        kept = s / (s + alpha)
-        left = 1 - 1 / len(Y) - squares @ kept
-        residuals = (Y - U @ (kept[:, None] * along)) / left[:, None]
-        errors[a] = (residuals**2).mean(axis=0)
-    best = alphas[errors.argmin(axis=0)]
-    dual: Array = U @ (along / (s[:, None] + best))
-    return dual, best
 
 
 def _quality(name: str, Y: Array, targets: list[str], made: list[tuple[Array, Array]]) -> pd.DataFrame:
@@ -253,9 +232,10 @@ def _check_alphas(alphas: Sequence[float]) -> None:
         raise InputError(f"alphas must be positive numbers, got {wrong[0] if wrong else 'none'}")
 
 
-def _check_sizes(train: Array, test: Array, fold: int) -> None:
-    if train.sum() < 3 or not test.any():
+def _check_sizes(n_train: int, n_test: int, fold: int, needed: int) -> None:
+    needed = max(3, needed)
+    if n_train < needed or not n_test:
         raise InputError(
-            f"fold {fold + 1} has {train.sum()} models with a score to learn from and {test.sum()} to "
-            "predict; it needs 3 and 1: give more models, or fewer folds"
+            f"fold {fold + 1} has {n_train} models with a score to learn from and {n_test} to predict; it "
+            f"needs {needed} and 1: give more models, or fewer folds"
         )

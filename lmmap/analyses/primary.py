@@ -27,7 +27,7 @@ def source_profiles(scores: LogLikelihoods) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If the texts have no sources.
+        If the texts have no sources, or one has none.
 
     Examples
     --------
@@ -38,6 +38,11 @@ def source_profiles(scores: LogLikelihoods) -> pd.DataFrame:
     """
     if "source" not in scores.texts:
         raise InputError("the texts have no column 'source': there is no primary one")
+    unknown = scores.texts.index[scores.texts["source"].isna()]
+    if len(unknown):
+        raise InputError(
+            f"{len(unknown)} texts have no source, such as {unknown[0]!r}: name it, or leave them out"
+        )
     number, names = pd.factorize(scores.texts["source"].astype(str))
     share = np.eye(len(names))[number] / np.bincount(number)
     return pd.DataFrame(double_center(scores.values) @ share, scores.models.index, names)
@@ -57,12 +62,13 @@ def primary_of(profiles: pd.DataFrame, *, standardize: bool = False) -> pd.Serie
     Returns
     -------
     Series
-        K names; the first of equal columns; None for a model with nothing but NaN.
+        K names; the first of equal columns; None for a model that lacks a value, whose best is not known.
 
     Raises
     ------
     InputError
-        If there is no column, or ``standardize`` meets one that does not differ between models.
+        If there is no column, one holds text or infinity, or ``standardize`` meets one that does not differ
+        between models.
 
     Examples
     --------
@@ -71,12 +77,11 @@ def primary_of(profiles: pd.DataFrame, *, standardize: bool = False) -> pd.Serie
     """
     if not len(profiles.columns):
         raise InputError("there is no column to be the highest")
+    for name in profiles:
+        if not pd.api.types.is_numeric_dtype(profiles[name]) or np.isinf(profiles[name]).any():
+            raise InputError(f"column {name!r} holds text or infinity: only numbers can be compared")
+        if standardize and not profiles[name].std(ddof=0) > 0:
+            raise InputError(f"column {name!r} does not differ between models: it cannot be standardised")
     if standardize:
-        alike = [name for name in profiles if not profiles[name].std(ddof=0) > 0]
-        if alike:
-            raise InputError(f"column {alike[0]!r} does not differ between models: it cannot be standardised")
         profiles = (profiles - profiles.mean()) / profiles.std(ddof=0)
-    known = profiles.dropna(how="all")
-    return (
-        known.idxmax(axis=1).reindex(profiles.index).astype(object).where(profiles.notna().any(axis=1), None)
-    )
+    return profiles.dropna().idxmax(axis=1).astype(object).reindex(profiles.index).replace({np.nan: None})

@@ -67,8 +67,8 @@ def separability(
     Raises
     ------
     InputError
-        If ``kl`` is no symmetric divergence, families are not one for each model, are fewer than 2 or as
-        many as models, or ``n_permutations`` is below 1.
+        If ``kl`` is no symmetric divergence, families are not one for each model, one is not known, they are
+        fewer than 2 or as many as models, or ``n_permutations`` is below 1.
 
     Notes
     -----
@@ -88,9 +88,13 @@ def separability(
     """
     distances = 2 * checked_kl(kl)
     n_models = len(distances)
-    names = pd.Series(list(map(str, families)), dtype=object)
-    if len(names) != n_models:
-        raise InputError(f"{len(names)} families are given for {n_models} models")
+    given = pd.Series(list(families), dtype=object)
+    if len(given) != n_models:
+        raise InputError(f"{len(given)} families are given for {n_models} models")
+    unknown = int((given.isna() | (given.astype(str) == "")).sum())
+    if unknown:
+        raise InputError(f"the family of {unknown} models is not known: leave these models out")
+    names = given.astype(str)
     sizes = names.value_counts(sort=False).sort_values(ascending=False, kind="stable")
     if not 2 <= len(sizes) < n_models:
         raise InputError(

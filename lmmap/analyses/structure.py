@@ -12,6 +12,7 @@ from lmmap.geometry import double_center
 from lmmap.modelmap import check_divergence
 
 Array = np.ndarray
+ROUNDING = 1e-12  # of the largest log-likelihood: rows that differ by less do not differ
 
 
 def variance_dimensions(
@@ -49,11 +50,10 @@ def variance_dimensions(
     if wrong or not len(shares):
         raise InputError(f"shares of the variance lie in (0, 1], got {wrong[0] if wrong else 'none'}")
     Q = double_center(L, weights=weights)
+    check_differ(Q, np.asarray(L, dtype=np.float64))
     if weights is not None:
         Q = Q * np.sqrt(np.asarray(weights, dtype=np.float64))
     values = np.maximum(np.linalg.eigvalsh(Q @ Q.T)[::-1], 0)
-    if not values[0] > 0:
-        raise InputError("all models are alike on these texts: there is no variance to share out")
     explained = values / values.sum()
     sums = np.cumsum(explained)
     wanted = np.minimum(np.asarray(shares, dtype=np.float64), sums[-1]) - len(sums) * np.finfo(float).eps
@@ -133,6 +133,12 @@ def cut_tree(tree: Array, n_clusters: int) -> Array:
     for c, rows in enumerate(clusters):
         labels[rows] = c
     return labels
+
+
+def check_differ(rows: Array, L: Array) -> None:
+    """Refuse models whose rows, centred or not by columns, are alike but for their means and rounding."""
+    if not np.ptp(rows, axis=0).max() > ROUNDING * np.abs(L).max():
+        raise InputError("all models are alike on these texts, but for their mean log-likelihood")
 
 
 def checked_kl(kl: Array) -> Array:

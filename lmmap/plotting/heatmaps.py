@@ -29,7 +29,8 @@ from lmmap.recipes import TEXT_LEVEL
 MOST_ORDERED = 200  # models whose leaves are put in the best order; beyond, it takes seconds
 MOST_NAMES = 60  # rows that can be named
 ROOM_FOR_NAME = 0.02  # of an axis
-MOST_SHARP = 600  # rows or columns drawn cell by cell
+MOST_SHARP = 600  # rows or columns drawn cell by cell; more cannot be told apart in print
+COLORS = 48  # of a matrix with more: finer shades are megabytes of noise to a file, and nothing to the eye
 MOST_DECADES = 5  # of KL on the colour bar
 
 
@@ -202,8 +203,11 @@ def _draw_tree(ax: Axes, tree: np.ndarray, order: np.ndarray) -> None:
             [(height[i], place[i]), (distance, place[i]), (distance, place[j]), (height[j], place[j])]
         )
     ax.add_collection(
-        LineCollection(segments, colors=INK, linewidths=float(np.clip(60 / len(order), 0.15, 0.7)))
-    )
+        LineCollection(
+            segments, colors=INK, linewidths=float(np.clip(60 / len(order), 0.15, 0.7)),
+            rasterized=len(order) > MOST_SHARP,
+        )
+    )  # fmt: skip
     ax.set_xlim(height[-1] * 1.05, 0)
     ax.set_ylim(len(order) - 0.5, -0.5)
     ax.set_axis_off()
@@ -217,10 +221,25 @@ def _draw_strip(ax: Axes, painted: Groups | Scale | None, order: np.ndarray) -> 
 
 
 def _draw_cells(ax: Axes, values: np.ndarray, norm: Normalize, cmap: str | Colormap) -> AxesImage:
-    """Draw a matrix as an image: cell by cell if it is small, else averaged to the figure's resolution."""
+    """Draw a matrix as an image: cell by cell if it is small, else the means of blocks of cells."""
     ax.spines[:].set_visible(False)
-    interpolation = "none" if max(values.shape) <= MOST_SHARP else "auto"
-    return ax.imshow(values, norm=norm, cmap=cmap, aspect="auto", interpolation=interpolation)
+    n_rows, n_columns = values.shape
+    if max(values.shape) > MOST_SHARP:
+        values, cmap = _block_means(values), plt.get_cmap(cmap).resampled(COLORS)
+    outline = (-0.5, n_columns - 0.5, n_rows - 0.5, -0.5)
+    return ax.imshow(values, norm=norm, cmap=cmap, aspect="auto", interpolation="none", extent=outline)
+
+
+def _block_means(values: np.ndarray) -> np.ndarray:
+    """Average neighbouring rows and columns until there are few enough, NaN apart."""
+    known = ~np.isnan(values)
+    total, count = np.where(known, values, 0.0), known.astype(float)
+    for axis, n in enumerate(values.shape):
+        n_blocks = -(-n // -(-n // MOST_SHARP))
+        starts = np.arange(n_blocks) * n // n_blocks
+        total, count = (np.add.reduceat(part, starts, axis=axis) for part in (total, count))
+    means: np.ndarray = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return means
 
 
 def _name_rows(axis: Axis, names: list[str]) -> None:

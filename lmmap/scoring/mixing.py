@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -107,7 +106,7 @@ def _weights(model: Any) -> dict[str, Tensor]:  # noqa: ANN401
 def _check_shares(shares: Sequence[float], n_models: int) -> None:
     if len(shares) != n_models:
         raise InputError(f"{n_models} models, but {len(shares)} shares; give one for each")
-    total = math.fsum(shares)
+    total = sum(shares)
     if not abs(total - 1) <= SUM_TOLERANCE:
         raise InputError(f"the shares {list(shares)} sum to {total:g}; they must sum to 1")
 
