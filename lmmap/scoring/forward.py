@@ -351,7 +351,8 @@ def _log_prob(logits: Tensor, targets: Tensor) -> Tensor:
 
         with torch.cuda.device(logits.device):
             return log_prob(logits, targets)
-    return logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(dim=1)
+    pieces = logits.split(max(1, LOGITS_AT_ONCE["cpu"] // logits.shape[1]))  # what stays in a cache
+    return logits.gather(1, targets[:, None])[:, 0] - torch.cat([piece.logsumexp(dim=1) for piece in pieces])
 
 
 def _apart(got: Tensor, want: Tensor) -> float:
