@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -84,7 +85,8 @@ class Stub:
         patches: list[tuple[Any, Any]] = [(self.decoder, lambda *_args, **_options: output)]
         layer = self.model.get_output_embeddings()
         if self.model.dtype in (torch.float16, torch.bfloat16) and isinstance(layer, torch.nn.Linear):
-            patches.append((layer, lambda x: _linear_float32(layer, x)))
+            wide = self._float32_head if layer.weight.device.type == "cpu" else None
+            patches.append((layer, lambda x: _linear_float32(layer, x, wide)))
         former = [(module, module.__dict__.get("forward")) for module, _ in patches]
         try:
             for module, forward in patches:
@@ -96,6 +98,12 @@ class Stub:
                     del module.forward
                 else:
                     module.forward = forward
+
+    @cached_property
+    def _float32_head(self) -> Tensor:
+        """The output layer's weights, which a CPU has room to keep in float32 as well."""
+        weight: Tensor = self.model.get_output_embeddings().weight.float()
+        return weight
 
 
 def hidden_of(output: Any) -> Tensor | None:  # noqa: ANN401
@@ -157,14 +165,14 @@ def decoders_run(model: Any) -> Iterator[list[tuple[Any, Any]]]:  # noqa: ANN401
         found.sort(key=lambda pair: pair[0] in named)
 
 
-def _linear_float32(layer: torch.nn.Linear, x: Tensor) -> Tensor:
+def _linear_float32(layer: torch.nn.Linear, x: Tensor, wide: Tensor | None) -> Tensor:
     x = x.to(layer.weight.device)  # of a model spread over GPUs, the last block may be on another one
     bias = None if layer.bias is None else layer.bias.float()
     if x.is_cuda and bias is None:
         rows = x.reshape(-1, x.shape[-1])
         product = torch.mm(rows, layer.weight.t(), out_dtype=torch.float32)
         return product.reshape(*x.shape[:-1], -1)
-    return functional.linear(x.float(), layer.weight.float(), bias)
+    return functional.linear(x.float(), layer.weight.float() if wide is None else wide, bias)
 
 
 class _DecoderDone(Exception):  # noqa: N818 - a signal, not an error
