@@ -14,7 +14,7 @@ from lmmap.scoring.encode import Encoded
 from lmmap.scoring.forward import LoadedModel
 from lmmap.scoring.plan import plan_batches
 
-NOISE_TEXTS, LEAST_TEXTS, SHARE = 48, 8, 8  # a small set is not scored over again for its noise
+NOISE_TEXTS, LEAST_TEXTS, SHARE = 48, 8, 16  # a small set is not scored over again for its noise
 EXACT = ("float32", "float64")
 OTHER_SHAPE = 2048  # padded tokens in a batch
 
@@ -46,7 +46,7 @@ class Noise:
 
 
 def noise_places(n_texts: int, precision: str) -> np.ndarray:
-    """Choose the texts that are scored once more: 48 spread over the set, at most an eighth of it.
+    """Choose the texts that are scored once more: 48 spread over the set, at most a sixteenth of it.
 
     Parameters
     ----------
@@ -62,8 +62,8 @@ def noise_places(n_texts: int, precision: str) -> np.ndarray:
 
     Examples
     --------
-    >>> noise_places(80, "float16").tolist()
-    [0, 9, 18, 26, 35, 44, 53, 61, 70, 79]
+    >>> noise_places(160, "float16").tolist()
+    [0, 18, 35, 53, 71, 88, 106, 124, 141, 159]
     """
     most = LEAST_TEXTS if precision in EXACT else NOISE_TEXTS
     wanted = min(n_texts, max(LEAST_TEXTS, min(most, n_texts // SHARE)))
