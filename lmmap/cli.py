@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from lmmap.errors import InputError
+from lmmap.models import DTYPES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -293,6 +294,9 @@ def export(run: Path, output: Path) -> None:
 @click.option("--clip", type=float, help="Share of all entries to be clipped below, e.g. 0.02.")
 @click.option("--anchor", "anchors", multiple=True, help="Model of RUN to be scored here too; repeatable.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option(
+    "--dtype", type=click.Choice(DTYPES), help="Precision; float16 is fast on CPUs that compute in it."
+)
 def place(
     model: str,
     run: Path,
@@ -303,6 +307,7 @@ def place(
     clip: float | None,
     anchors: tuple[str, ...],
     device: str,
+    dtype: str | None,
 ) -> None:
     """Score one MODEL (Hub id or folder) and put it on a score set's map, which stays as it is."""
     from lmmap.models import ModelSpec
@@ -311,12 +316,15 @@ def place(
     from lmmap.store import Store
 
     store = Store(run)
-    spec = ModelSpec(str(Path(model).absolute()) if Path(model).exists() else model)
+    spec = ModelSpec(str(Path(model).absolute()) if Path(model).exists() else model, dtype=dtype)
     chosen = text_weights(store.scoring["n_texts"], n=n_texts, seed=seed, file=weights)
-    placed = place_model(
-        store, spec, method=cast(Any, method), weights=chosen, clip=clip, anchors=anchors, device=device
-    )
-    click.echo(f"{placed.caption()}\n\n{placed.neighbors.to_string(float_format='%.4g')}")
+    with _Bar(hidden=False) as shown:
+        placed = place_model(
+            store, spec, method=cast(Any, method), weights=chosen, clip=clip, anchors=anchors, device=device,
+            on_progress=shown.show,
+        )  # fmt: skip
+    nearest = placed.neighbors.to_string(index=False, float_format=lambda v: f"{v:,.{1 if v >= 100 else 3}f}")
+    click.echo(f"{placed.caption()}\n\nnearest, nats per text with 95 % intervals\n{nearest}")
 
 
 @main.command()

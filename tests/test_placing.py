@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from lmmap.placing.offset import pipeline_offset
 from lmmap.placing.place import place_model
 from lmmap.placing.point import clip_threshold, gower_point, place_scores, point_between
 from lmmap.placing.subsets import subset_agreement, text_weights
+from lmmap.scoring.progress import Progress
 from lmmap.scoring.sweep import score_models
 from lmmap.store import Store
 from lmmap.texts import text_set
@@ -278,3 +280,21 @@ def test_the_command_places_a_new_model_from_some_texts(store, make_model) -> No
     assert "rank correlation of distances" in told.output
     assert "llama 0" in told.output
     assert sorted(store.path.rglob("*")) == before
+
+
+def test_a_named_precision_is_that_of_model_and_anchors_and_progress_is_told(store, specs) -> None:
+    told: list[Progress] = []
+    coarse = replace(specs[2], dtype="bfloat16")
+    placed = place_model(store, coarse, anchors=[specs[0].name], on_progress=told.append)
+    assert placed.error_var > 1e-4
+    assert f"noise of its scores {placed.error_var:.2g} nats^2" in placed.caption()
+    exact = place_model(store, specs[2], anchors=[specs[0].name])
+    assert exact.error_var < 1e-6
+    assert "noise" not in exact.caption()
+    assert placed.offset.kl > 100 * exact.offset.kl, "the anchor was rounded as the model was"
+    states = [(p.model, p.state, p.models_done) for p in told if p.state != "scoring"]
+    first, second = coarse.name, specs[0].name
+    assert states == [(first, "loading", 0), (first, "done", 1), (second, "loading", 1), (second, "done", 2)]
+    counted = [p.texts_done for p in told if p.state == "scoring" and p.model == first]
+    assert counted == sorted(counted)
+    assert counted[-1] == len(store.texts)

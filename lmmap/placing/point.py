@@ -15,6 +15,7 @@ from lmmap.modelmap import ModelMap
 from lmmap.placing.offset import Offset, half_variance
 from lmmap.placing.subsets import N_NEIGHBORS, Agreement
 
+SMALLEST_NOISE = 1e-4  # nats^2 worth a word; float32 stays below
 AROUND = 5  # neighbours between which a model is put where distances mean nothing
 CLIPPED = 0.01  # share of entries that have the smallest value in a set that was clipped before it came here
 
@@ -43,6 +44,8 @@ class Placement:
         Of the pipeline, if there were anchors.
     agreement : Agreement or None
         Of these texts with all, if they are not all.
+    error_var : float
+        Noise of the new model's scores, nats^2.
     """
 
     model: str
@@ -54,6 +57,7 @@ class Placement:
     clipped_below: float | None = None
     offset: Offset | None = None
     agreement: Agreement | None = None
+    error_var: float = 0.0
 
     def caption(self) -> str:
         """Say in a few lines where the model lies and how far to trust it."""
@@ -62,6 +66,10 @@ class Placement:
         if self.method in ("tsne", "umap"):
             lines.append(f"put between its {AROUND} nearest models, weighted by 1 / KL")
         lines.append(f"mean log-likelihood {self.height:.2f} nats per text")
+        if self.error_var >= SMALLEST_NOISE:
+            lines.append(
+                f"noise of its scores {self.error_var:.2g} nats^2, which is {self.error_var / 2:.2g} of KL"
+            )
         if self.clipped_below is not None:
             lines.append(f"clipped below {self.clipped_below:.1f} nats, as the map")
         if self.offset is not None:
@@ -170,7 +178,9 @@ def place_scores(
         coordinates = gower_point(between, model_map.coordinates, cleaned)
     else:
         coordinates = point_between(model_map.coordinates, cleaned)
-    return Placement(name, coordinates, float(new @ w), neighbors, len(chosen), method, limit, offset)
+    return Placement(
+        name, coordinates, float(new @ w), neighbors, len(chosen), method, limit, offset, error_var=error_var
+    )
 
 
 def gower_point(kl: np.ndarray, coordinates: np.ndarray, kl_to_new: np.ndarray) -> np.ndarray:

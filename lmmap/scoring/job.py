@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from lmmap.scoring.forward import LoadedModel
 from lmmap.scoring.fused import has_kernels
 from lmmap.scoring.plan import plan_batches, plan_hash
 from lmmap.scoring.prefix import choose_prefix
+from lmmap.scoring.progress import Pace, Progress
 from lmmap.version import __version__
 
 CPU_BUDGET = 2048
@@ -90,6 +91,30 @@ class EveryBatch:
     def collect(self) -> Mapping[int, np.ndarray]:
         """Give the values of every batch."""
         return self.values
+
+
+class WatchedBatches(EveryBatch):
+    """Every batch, and a `Progress` told after each.
+
+    Parameters
+    ----------
+    job : Job
+        What is scored.
+    pace : Pace
+        Counts.
+    on_progress : callable
+        Called after every batch.
+    """
+
+    def __init__(self, job: Job, pace: Pace, on_progress: Callable[[Progress], None]) -> None:
+        super().__init__(job)
+        self.job, self.pace, self.on_progress = job, pace, on_progress
+        pace.begin()
+
+    def keep(self, number: int, values: np.ndarray) -> None:
+        """Take a batch's log-probabilities."""
+        super().keep(number, values)
+        self.on_progress(self.pace.after(len(values), len(self.job.batches[number])))
 
 
 def prepare(
