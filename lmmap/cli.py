@@ -323,7 +323,9 @@ def place(
             store, spec, method=cast(Any, method), weights=chosen, clip=clip, anchors=anchors, device=device,
             on_progress=shown.show,
         )  # fmt: skip
-    nearest = placed.neighbors.to_string(index=False, float_format=lambda v: f"{v:,.{1 if v >= 100 else 3}f}")
+    nearest = placed.neighbors.to_string(
+        index=False, float_format=lambda v: f"{v:,.1f}" if v > 99 else f"{v:.3g}"
+    )
     click.echo(f"{placed.caption()}\n\nnearest, nats per text with 95 % intervals\n{nearest}")
 
 
@@ -432,6 +434,7 @@ class _Bar:
         if progress.state in {"done", "failed"}:
             line = f"{place}: {progress.model} {progress.state}, " + (progress.reason or pace)
             self.bar.write(line) if not self.bar.disable else click.echo(line, err=True)
+            self.seen.pop(progress.model, None)  # an anchor may have the same name
 
 
 def _table(table: pd.DataFrame) -> str:

@@ -39,7 +39,7 @@ def read_yaml(path: Path, *, as_written: Collection[str] = (), merges: bool = Fa
     Returns
     -------
     object
-        Lists, dicts, texts, decimal numbers, true, false and None.
+        Lists, dicts, texts, decimal numbers, ``.nan``, true, false and None.
 
     Raises
     ------
@@ -93,7 +93,8 @@ def _loader(as_written: frozenset[str] = frozenset(), merges: bool = False) -> t
             event = self.peek_event()  # type: ignore[no-untyped-call]
             is_merge = merges and getattr(index, "value", None) == "<<"
             if isinstance(event, yaml.AliasEvent) and not is_merge:
-                raise _wrong("an alias is not read; write the value out", event)
+                read = "read as `<<: *other` alone" if merges else "not read"
+                raise _wrong(f"an alias is {read}; write the value out", event)
             if getattr(event, "tag", None) is not None:
                 raise _wrong(f"the tag {event.tag[:40]!r} is not read; write the plain value", event)
             return super().compose_node(parent, index)

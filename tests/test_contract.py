@@ -13,6 +13,7 @@ from oracle import Oracle
 from tiny import CONTEXT, byte_tokenizer
 from tokenizers.normalizers import Lowercase
 from tokenizers.processors import TemplateProcessing
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lmmap.errors import InputError
 from lmmap.models import ModelSpec
@@ -373,3 +374,30 @@ def test_a_kill_costs_two_minutes_at_most(make_model, tmp_path, monkeypatch):
     (kept,) = store.path.glob("parts/*/*/*.npz")
     with np.load(kept) as batches:
         assert sorted(batches.files) == ["0", "1"]
+
+
+def test_the_head_in_float32_runs_outside_inference_mode_too(make_model):
+    folder = str(make_model("llama"))
+    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16).eval()
+    model = LoadedModel(ModelSpec(folder), loaded, AutoTokenizer.from_pretrained(folder), "bfloat16")
+    ids = torch.arange(12)[None]
+    with torch.inference_mode():
+        expected = model.logits(model.hidden(ids)[0])
+    torch.testing.assert_close(model.logits(model.hidden(ids)[0]).detach(), expected, rtol=0, atol=0)
+
+
+def test_attention_plans_for_no_shape_and_what_was_set_before_is_set_again(make_model, monkeypatch):
+    model = load_model(ModelSpec(str(make_model("llama"))))
+    seen = []
+    attention = torch.nn.functional.scaled_dot_product_attention
+
+    def watched(*arguments, **options):
+        seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+        return attention(*arguments, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", watched)
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    model.hidden(torch.arange(12)[None])
+    assert seen
+    assert not any(seen)
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before

@@ -177,6 +177,18 @@ def test_entries_cannot_take_over_without_end(read):
         read("\n".join(["- &a0 {model: a}", *entries]))
 
 
+def test_a_bomb_of_entries_within_entries_is_not_written_out(read):
+    levels = [f"- &a{i} {{x1: {{<<: *a{i - 1}}}, x2: {{<<: *a{i - 1}}}}}" for i in range(1, 30)]
+    with pytest.raises(InputError, match="expected `model: HUB_ID_OR_PATH`") as told:
+        read("\n".join(["- &a0 {x: 1}", *levels]))
+    assert len(str(told.value)) < 2000
+
+
+def test_what_is_not_a_number_is_no_attribute(read):
+    (spec,) = read("- {model: a, score: .nan}")
+    assert spec.attributes == {}
+
+
 def test_spaces_around_cells_and_short_rows_are_forgiven(read):
     specs = read('model , name, family\ngpt2 , my gpt2 , "x, y"\ndistilgpt2\n\n', "list.csv")
     assert [(spec.source, spec.name, dict(spec.attributes)) for spec in specs] == [
@@ -425,8 +437,8 @@ def test_two_models_of_one_name_are_refused(read, first, second, told):
         ("- model: a\n\t- b", "not YAML: while scanning"),
         ("- !!python/object/apply:os.getcwd []", r"the tag '.*python/object.*' is not read"),
         ("- {model: a, [1]: 2}", "not YAML: a key is no text"),
-        ("- &a [x]\n- *a", "an alias is not read; write the value out"),
-        ("- &a {model: a, x: 1}\n- {x: *a}", "an alias is not read; write the value out"),
+        ("- &a [x]\n- *a", "an alias is read as `<<: \\*other` alone; write the value out"),
+        ("- &a {model: a, x: 1}\n- {x: *a}", "an alias is read as `<<: \\*other` alone"),
         ("[" * 5000, "not YAML"),
         (b"- model: na\xefve", r"not UTF-8 \(byte 11\); convert the file"),
         (b"\x00\x01", "not YAML"),

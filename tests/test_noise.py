@@ -45,7 +45,7 @@ def coarse_by_default(monkeypatch):
 def test_noise_is_the_variance_against_float32_and_against_other_batches(dtype, make_model):
     folder = str(make_model("llama"))
     row = score(ModelSpec(folder, dtype=dtype), token_budget=300)
-    found, places = row.provenance["noise"], noise_places(len(TEXTS), dtype)
+    found, places = row.provenance["noise"], noise_places(len(TEXTS))
     exact, coarse = (load_model(ModelSpec(folder, dtype=d)) for d in ("float32", dtype))
     few, from_row = [TEXTS[i] for i in places], row.log_likelihood[places]
     others = [
@@ -66,10 +66,9 @@ def test_a_float32_row_is_its_own_reference(make_model):
 
 
 def test_forty_eight_texts_spread_over_the_set_or_a_sixteenth():
-    sizes = [len(noise_places(n, "float16")) for n in (1, 5, 8, 128, 200, 768, 10_000)]
+    sizes = [len(noise_places(n)) for n in (1, 5, 8, 128, 200, 768, 10_000)]
     assert sizes == [1, 5, 8, 8, 12, 48, 48]
-    assert [len(noise_places(n, "float32")) for n in (5, 100, 10_000)] == [5, 8, 8]
-    assert noise_places(10_000, "float16")[[0, -1]].tolist() == [0, 9_999]
+    assert noise_places(10_000)[[0, -1]].tolist() == [0, 9_999]
 
 
 def test_windows_of_one_text_are_added_up(make_model):

@@ -274,10 +274,12 @@ def test_the_command_places_a_new_model_from_some_texts(store, make_model) -> No
     before = sorted(store.path.rglob("*"))
     folder = make_model("llama", seed=9)
     asked = ["place", str(folder), "--on", str(store.path), "-n", "12", "--method", "pca"]
+    asked += ["--dtype", "bfloat16"]
     told = CliRunner().invoke(main, asked)
     assert told.exit_code == 0, told.output
     assert "on the pca map, from 12 texts" in told.output
     assert "rank correlation of distances" in told.output
+    assert "noise of its scores" in told.output
     assert "llama 0" in told.output
     assert sorted(store.path.rglob("*")) == before
 
@@ -298,3 +300,10 @@ def test_a_named_precision_is_that_of_model_and_anchors_and_progress_is_told(sto
     counted = [p.texts_done for p in told if p.state == "scoring" and p.model == first]
     assert counted == sorted(counted)
     assert counted[-1] == len(store.texts)
+
+
+def test_noise_that_could_not_be_measured_is_said_to_be_unknown(store, specs, monkeypatch) -> None:
+    monkeypatch.setattr("lmmap.scoring.row.fits_in_float32", lambda _: False)
+    placed = place_model(store, replace(specs[2], dtype="bfloat16"))
+    assert placed.error_var is None
+    assert "noise of its scores not known" in placed.caption()

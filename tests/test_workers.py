@@ -422,7 +422,7 @@ def free_locks(store: Store, gpu: str) -> tuple[int, bool]:
     return sum(is_free(f"{gpu}-{place}") for place in range(turns.PLACES)), is_free(gpu)
 
 
-SMALL, MIDDLE, LARGE = 10**8, 6 * 10**9, 10**11  # the middle one takes four eighths of 80 GiB
+SMALL, MIDDLE, LARGE = 10**8, 5 * 10**9, 10**11  # the middle one takes four eighths of 80 GiB
 
 
 @pytest.mark.usefixtures("two_gpus")
@@ -501,8 +501,10 @@ def test_who_waits_to_compute_comes_before_who_computed_last(store):
     threads = [threading.Thread(target=compute, args=(name,)) for name in ("waits", "computed last")]
     with turns.turns_on(store, "cuda:1").compute():
         threads[0].start()
+        begun = time.monotonic()
         while acquired(waiting):
             waiting.release()
+            assert time.monotonic() - begun < 60, "who waits does not say so"
         threads[1].start()
         threads[1].join(0.2)
         assert order == []

@@ -26,7 +26,7 @@ def nearest_models(
     weights : (N,) float array, optional
         Weight of each text.
     block : int
-        Models at a time: beside one centred copy of L, memory is that of ``block`` x K numbers.
+        Models at a time: beside one centred copy of L, memory is five times that of ``block`` x K numbers.
 
     Returns
     -------

@@ -98,7 +98,8 @@ def predict_benchmarks(
     have no part in it. By default it is the one with the least squared error over training models left out
     one at a time, as of scikit-learn's ``RidgeCV()``: the kin of each are still there, so that it is on the
     small side for ``groups``. With ``inner_folds`` it is the one of ``RidgeCV(cv=inner_folds)`` on models in
-    the order of their names.
+    the order of their names, but that a part whose scores are all alike, where R squared means nothing, has
+    no say however scikit-learn rounds.
 
     Moving a column by a constant changes the intercept and nothing else: ``center_columns`` makes no
     difference beyond rounding. Where nothing can be learned, a model is predicted by the mean of the others,

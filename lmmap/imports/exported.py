@@ -71,9 +71,16 @@ def read_exported_parquet(path: str | Path) -> Found:
         with pq.ParquetFile(path) as file:
             footer = _json((file.schema_arrow.metadata or {}).get(b"lmmap", b"{}"), path)
             columns = _checked_columns(file, footer, path)
-            models, rows, attributes = [], [], {}
+            models, rows, attributes, taken = [], [], {}, 0
             for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
                 entries = _entries(batch.drop_columns(["log_likelihood"]), path)
+                taken += sum(
+                    len(value) for entry in entries for value in entry.values() if type(value) is str
+                )
+                if taken > MAX_JSON:  # however few bytes of the file say them
+                    raise InputError(
+                        f"{path}: more than the {MAX_JSON:,} characters of attributes that are read"
+                    )
                 for entry, row in zip(
                     entries, batch["log_likelihood"].to_numpy(zero_copy_only=False), strict=True
                 ):
@@ -106,7 +113,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     except InputError:
         raise
     except (
-        ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError
+        ValueError, TypeError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError
     ) as error:  # fmt: skip
         raise InputError(f"{path}: cannot be read as npz ({error})") from None
 
@@ -153,7 +160,7 @@ def _checked_columns(file: pq.ParquetFile, footer: Mapping[str, Any], path: Path
     for group in range(metadata.num_row_groups):
         for column in range(metadata.num_columns):
             chunk = metadata.row_group(group).column(column)
-            if chunk.path_in_schema.startswith("log_likelihood"):
+            if chunk.path_in_schema.split(".")[0] == "log_likelihood":
                 values += chunk.num_values
             else:
                 others += max(chunk.total_uncompressed_size, chunk.num_values)

@@ -20,7 +20,8 @@ NOT_READ = {
     b"\x28\xb5\x2f\xfd": "it is compressed with zstd; unpack it first",
     b"\x93NUMPY": "it is a single array without names; save `values`, `models` and `texts` with numpy.savez",
     b"version https://git-lfs": "it is a pointer of Git LFS, not the file; fetch that with `git lfs pull`",
-    b"<": "it is a web page, not the file itself; download the file",
+    b"<!": "it is a web page, not the file itself; download the file",
+    b"<html": "it is a web page, not the file itself; download the file",
 }
 
 
@@ -67,7 +68,7 @@ def kind_of(path: Path) -> str:
         If it is compressed, or no file of data at all.
     """
     with path.open("rb") as file:
-        head = file.read(64).lstrip()
+        head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
     for first, why in NOT_READ.items():
         if head.startswith(first):
             raise InputError(f"{path}: {why}")

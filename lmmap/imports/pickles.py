@@ -114,7 +114,7 @@ def read_pickle(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Any:  # noqa
 def _steps(content: mmap.mmap) -> Iterator[tuple[str, Any]]:
     for number, (code, argument, _) in enumerate(pickletools.genops(content)):  # type: ignore[arg-type]
         if number >= MOST_STEPS:
-            raise Refused(f"it takes more than {MOST_STEPS:,} steps to read")
+            raise Refused(f"it takes more than {MOST_STEPS:,} steps to read; save it as npz")
         yield code.name, argument
 
 
@@ -145,13 +145,15 @@ class _Machine:
     def _take_room(self, n_bytes: int) -> None:
         self.room -= n_bytes
         if self.room < 0:
-            raise Refused("it would take far more memory than its size")
+            raise Refused("it would take far more memory than its size; save it as npz")
 
     def _step(self, name: str, argument: Any) -> None:  # noqa: ANN401
-        self._take_room(COST_OF_SET if name.endswith("SET") else COST)
-        if name in CONSTANTS:
+        if name in CONSTANTS:  # a place in a list, and no more
+            self._take_room(8)
             self.stack.append(CONSTANTS[name])
-        elif name in EMPTY:
+            return
+        self._take_room(COST_OF_SET if name.endswith("SET") else COST)
+        if name in EMPTY:
             self.stack.append(EMPTY[name]())
         elif name in REFUSED:
             raise Refused.asked_for(REFUSED[name])

@@ -43,8 +43,8 @@ def place_model(
     store : Store
         The score set; nothing is written to it.
     spec : ModelSpec
-        The new model; its ``dtype`` is that of anchors too. On CPUs that compute in it float16 takes about
-        half the time of float32, and the noise is measured and told.
+        The new model; if it names a ``dtype``, anchors are scored in it too. On CPUs that compute in it
+        float16 takes about half the time of float32, and the noise is measured and told.
     method : {"mds", "pca", "tsne", "umap"}
         Of the map, at text level.
     weights : (N,) float array, optional
@@ -90,7 +90,7 @@ def place_model(
             [entry["model"] for entry in wanted], clip_threshold(scores),
             None if weights is None else weights[chosen],
         )  # fmt: skip
-    noise = (row.provenance.get("noise") or {}).get("error_var") or 0.0
+    noise = row.provenance["noise"]["error_var"]
     placed = place_scores(
         scores, model_map, row.log_likelihood, name=spec.name, weights=weights, error_var=noise, offset=offset
     )

@@ -44,8 +44,8 @@ class Placement:
         Of the pipeline, if there were anchors.
     agreement : Agreement or None
         Of these texts with all, if they are not all.
-    error_var : float
-        Noise of the new model's scores, nats^2.
+    error_var : float or None
+        Noise of the new model's scores, nats^2; None if it was not measured.
     """
 
     model: str
@@ -57,7 +57,7 @@ class Placement:
     clipped_below: float | None = None
     offset: Offset | None = None
     agreement: Agreement | None = None
-    error_var: float = 0.0
+    error_var: float | None = 0.0
 
     def caption(self) -> str:
         """Say in a few lines where the model lies and how far to trust it."""
@@ -66,7 +66,9 @@ class Placement:
         if self.method in ("tsne", "umap"):
             lines.append(f"put between its {AROUND} nearest models, weighted by 1 / KL")
         lines.append(f"mean log-likelihood {self.height:.2f} nats per text")
-        if self.error_var >= SMALLEST_NOISE:
+        if self.error_var is None:
+            lines.append("noise of its scores not known: the model does not fit or does not run in float32")
+        elif self.error_var >= SMALLEST_NOISE:
             lines.append(
                 f"noise of its scores {self.error_var:.2g} nats^2, which is {self.error_var / 2:.2g} of KL"
             )
@@ -95,7 +97,7 @@ def place_scores(
     *,
     name: str = "new",
     weights: np.ndarray | None = None,
-    error_var: float = 0.0,
+    error_var: float | None = 0.0,
     offset: Offset | None = None,
 ) -> Placement:
     """Put a new model's log-likelihoods on a map of others, which stays as it is.
@@ -112,8 +114,8 @@ def place_scores(
         What to call the model.
     weights : (N,) float array, optional
         Weight of each text; those of weight 0 were not scored. All the same by default.
-    error_var : float
-        Noise of the row, nats^2, taken off its distances where the map's rows have theirs.
+    error_var : float or None
+        Noise of the row, nats^2, taken off its distances where the map's rows have theirs; nothing if None.
     offset : Offset, optional
         Of the pipeline, taken off.
 
@@ -160,7 +162,9 @@ def place_scores(
     kl = half_variance(known - new, w)
     noise = np.zeros(len(kl) + 1)
     if "error_var" in scores.models:
-        noise = np.append(np.nan_to_num(scores.models["error_var"].to_numpy(dtype=np.float64)), error_var)
+        noise = np.append(
+            np.nan_to_num(scores.models["error_var"].to_numpy(dtype=np.float64)), error_var or 0.0
+        )
     cleaned = np.maximum(kl - (noise[:-1] + noise[-1]) / 2, 0.0)
     nearest = np.argsort(cleaned, kind="stable")[:N_NEIGHBORS]
     found = kl_intervals(

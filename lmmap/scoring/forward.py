@@ -46,7 +46,7 @@ class LoadedModel:
     spec : ModelSpec
         What was loaded.
     model : PreTrainedModel
-        A causal language model in evaluation mode.
+        A causal language model in evaluation mode, whose weights stay what they are from here on.
     tokenizer : PreTrainedTokenizerBase
         Its tokenizer.
     precision : str
@@ -351,7 +351,8 @@ def _log_prob(logits: Tensor, targets: Tensor) -> Tensor:
 
         with torch.cuda.device(logits.device):
             return log_prob(logits, targets)
-    pieces = logits.split(max(1, LOGITS_AT_ONCE["cpu"] // logits.shape[1]))  # what stays in a cache
+    at_once = LOGITS_AT_ONCE.get(logits.device.type, LOGITS_AT_ONCE["cpu"])
+    pieces = logits.split(max(1, at_once // logits.shape[1]))  # of a CPU's rows, what stays in its cache
     return logits.gather(1, targets[:, None])[:, 0] - torch.cat([piece.logsumexp(dim=1) for piece in pieces])
 
 

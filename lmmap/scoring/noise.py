@@ -45,15 +45,13 @@ class Noise:
     bitwise: bool
 
 
-def noise_places(n_texts: int, precision: str) -> np.ndarray:
+def noise_places(n_texts: int) -> np.ndarray:
     """Choose the texts that are scored once more: 48 spread over the set, at most a sixteenth of it.
 
     Parameters
     ----------
     n_texts : int
         N.
-    precision : str
-        Of the row. In float32 and float64 eight texts do: what is looked for is some 1e-10 nats^2.
 
     Returns
     -------
@@ -62,11 +60,10 @@ def noise_places(n_texts: int, precision: str) -> np.ndarray:
 
     Examples
     --------
-    >>> noise_places(160, "float16").tolist()
+    >>> noise_places(160).tolist()
     [0, 18, 35, 53, 71, 88, 106, 124, 141, 159]
     """
-    most = LEAST_TEXTS if precision in EXACT else NOISE_TEXTS
-    wanted = min(n_texts, max(LEAST_TEXTS, min(most, n_texts // SHARE)))
+    wanted = min(n_texts, max(LEAST_TEXTS, min(NOISE_TEXTS, n_texts // SHARE)))
     return np.unique(np.linspace(0, n_texts - 1, wanted).round().astype(int))
 
 

@@ -172,7 +172,7 @@ class _Attempt:
             return _Again(OUT_OF_MEMORY, precision, self.budget // 2)
 
     def _run(self, precision: str, token_budget: int | None, *, may_promote: bool) -> tuple[Row, Noise]:
-        places = noise_places(len(self.texts), precision)
+        places = noise_places(len(self.texts))
         with self.clock.counting("place"):
             model = self.checkpoint.on(self.device, precision)
         with self.clock.waiting(self.turns.compute()):

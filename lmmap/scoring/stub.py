@@ -101,8 +101,9 @@ class Stub:
 
     @cached_property
     def _float32_head(self) -> Tensor:
-        """The output layer's weights, which a CPU has room to keep in float32 as well."""
-        weight: Tensor = self.model.get_output_embeddings().weight.float()
+        """The output layer's weights, which a CPU has room to keep in float32 as well; made once."""
+        with torch.inference_mode(False):  # what is made in that mode cannot be used outside it
+            weight: Tensor = self.model.get_output_embeddings().weight.detach().float()
         return weight
 
 

@@ -17,7 +17,7 @@ from lmmap.store import Store
 
 SECONDS_BETWEEN_LOOKS = 0.01
 PLACES = 8  # equal shares of a GPU's memory
-BYTES_OF_A_PARAMETER = 6  # in 16 bits, and once more in float32
+BYTES_OF_A_PARAMETER = 8  # in float32, and once more to measure noise against
 BYTES_AT_WORK = 2**31  # beside the weights
 
 
@@ -56,8 +56,9 @@ class TurnsOnGPUs(Turns):
     one after another, for kernels of two processes slow each other down more than they fill the GPU. How much
     memory a model is given depends on nothing but itself and the GPU: what else is there never changes how a
     row is scored. A model that waits for its memory lets none in before it, however small, and who waits to
-    compute comes before who computed last: a long row must not be left for the end. Of models that take more
-    than one place one is read ahead, for main memory must hold it.
+    compute comes before who computed last: a long row must not be left for the end. Main memory holds a copy
+    in 16 bits of all that have places, a quarter of the GPU's memory at most, and of models that take more
+    than one place a single one that is read ahead.
 
     Parameters
     ----------
@@ -148,7 +149,7 @@ def n_places(n_parameters: int, memory: int) -> int:
     Examples
     --------
     >>> n_places(135_000_000, 24 * 2**30), n_places(8_000_000_000, 141 * 2**30)
-    (1, 3)
+    (2, 4)
     """
     wanted = BYTES_OF_A_PARAMETER * n_parameters + BYTES_AT_WORK
     return min(math.ceil(wanted * PLACES / memory), PLACES)
