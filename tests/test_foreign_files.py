@@ -23,7 +23,7 @@ from lmmap.imports.text_lists import read_text_list
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("a.pkl.gz", gzip.compress(b"x"), "compressed with gzip; unpack it first"),
+        ("a.pkl.gz", gzip.compress(b"x", mtime=0), "compressed with gzip; unpack it first"),
         ("a.pkl", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS"),
         ("a.pkl", b"\n<!DOCTYPE html>", "a web page"),
         ("a.npz", b"\x93NUMPY\x01\x00", "a single array without names"),
