@@ -337,7 +337,13 @@ def nearest_neighbors(kl: Array, k: int) -> Array:
     if not 1 <= k < n_models:
         raise InputError(f"{n_models} models have at most {n_models - 1} neighbours each, {k} were asked for")
     np.fill_diagonal(others, np.inf)
-    return np.argsort(others, axis=1, kind="stable")[:, :k]
+    nearest = np.argpartition(others, k - 1, axis=1)[:, :k]
+    reach = np.take_along_axis(others, nearest, axis=1).max(axis=1, keepdims=True)
+    tied = np.flatnonzero((others <= reach).sum(axis=1) > k)  # at the border, where the first listed counts
+    nearest[tied] = np.argsort(others[tied], axis=1, kind="stable")[:, :k]
+    nearest.sort(axis=1)
+    order = np.argsort(np.take_along_axis(others, nearest, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(nearest, order, axis=1)
 
 
 def split_variance(

@@ -371,6 +371,16 @@ def test_nearest_neighbors_against_brute_force():
         assert nearest_neighbors(distances, k).tolist() == expected
 
 
+def test_nearest_neighbors_among_many_ties_are_those_of_a_stable_sort():
+    rng = np.random.default_rng(0)
+    for n_models in (3, 8, 25):
+        for k in {1, 2, n_models // 2, n_models - 1}:
+            kl = rng.integers(0, 4, (n_models, n_models)).astype(float)
+            others = kl + np.diag(np.full(n_models, np.inf))
+            expected = np.argsort(others, axis=1, kind="stable")[:, :k]
+            np.testing.assert_array_equal(nearest_neighbors(kl, k), expected)
+
+
 def test_a_model_is_not_its_own_neighbour_and_ties_go_to_the_first():
     assert nearest_neighbors(np.zeros((3, 3)), 2).tolist() == [[1, 2], [0, 2], [0, 1]]
     first = nearest_neighbors(np.zeros((50, 50)), 30)
