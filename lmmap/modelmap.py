@@ -105,9 +105,8 @@ class ModelMap:
             If ``k`` is not between 1 and K - 1.
         """
         k = default_neighbors(len(self.kl)) if k is None else k
-        apart = self.coordinates[:, None] - self.coordinates[None]
-        true = nearest_neighbors(self.kl, k)
-        drawn = nearest_neighbors((apart**2).sum(axis=-1), k)
+        apart = sum(np.subtract.outer(along, along) ** 2 for along in self.coordinates.T)
+        true, drawn = nearest_neighbors(self.kl, k), nearest_neighbors(np.asarray(apart), k)
         return float((true[:, :, None] == drawn[:, None, :]).sum() / true.size)
 
     def caption(self) -> str:
