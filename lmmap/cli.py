@@ -276,12 +276,13 @@ def import_(file: Path, texts: Path | None, models: tuple[Path, ...], out: Path)
 @click.option("-o", "--output", type=FILE, required=True, help="File: .parquet, .csv, .npz or .nc.")
 def export(run: Path, output: Path) -> None:
     """Write the scores of a set to one file for other programs, and a card (.md) beside it."""
-    from lmmap.export import export_scores, write_card
+    from lmmap.export import check_card, export_scores, write_card
     from lmmap.store import Store
 
     store = Store(run)
-    written = export_scores(store, output)
-    click.echo(f"{written} and {write_card(store, written.with_suffix('.md'))}")
+    card = output.with_suffix(".md")
+    check_card(card)
+    click.echo(f"{export_scores(store, output)} and {write_card(store, card)}")
 
 
 @main.command()

@@ -22,6 +22,7 @@ PAPER = (
     "Oyama, Yamagiwa, Takase and Shimodaira (2025), *Mapping 1,000+ Language Models via the Log-Likelihood "
     "Vector*, ACL 2025, arXiv:2502.16173"
 )
+MADE_HERE = "The scores were kept with lmmap"  # is in every card
 MOST_SHOWN = 20  # lines of a table on the card
 
 
@@ -47,7 +48,8 @@ def export_scores(scores: LogLikelihoods | Store, path: str | Path) -> Path:
     Raises
     ------
     InputError
-        If the suffix is another, two models have one name, or xarray is not installed.
+        If the suffix is another, two models have one name, xarray is not installed, or ``NAME-models.csv`` is
+        there without ``NAME.csv``.
 
     Examples
     --------
@@ -90,12 +92,21 @@ def write_card(store: Store, path: str | Path) -> Path:
     Raises
     ------
     InputError
-        If no row of the set is finished.
+        If no row of the set is finished, or the file is there and is no such card.
     """
     path = Path(path).expanduser()
+    check_card(path)
     with whole_file(path) as temporary:
         temporary.write_text(_card(store), encoding="utf-8")
     return path
+
+
+def check_card(path: Path) -> None:
+    """Refuse to write over a file that is no card."""
+    if path.exists() and MADE_HERE not in path.read_text(encoding="utf-8", errors="replace"):
+        raise InputError(
+            f"{path} is there, and is no card of a score set; move it, or export under another name"
+        )
 
 
 def _write_parquet(scores: LogLikelihoods, fingerprint: str | None, path: Path) -> None:
@@ -108,12 +119,15 @@ def _write_parquet(scores: LogLikelihoods, fingerprint: str | None, path: Path) 
 
 
 def _write_csv(scores: LogLikelihoods, _: str | None, path: Path) -> None:
+    attributes = path.with_name(f"{path.stem}-models.csv")
+    if attributes.exists() and not path.exists():
+        raise InputError(f"{attributes} is there without {path.name}; move it, or export under another name")
     table = pd.DataFrame(
         scores.values, index=pd.Index(scores.models["model"], name="model"), columns=scores.texts.index
     )
     with whole_file(path) as temporary:
         table.to_csv(temporary)
-    with whole_file(path.with_name(f"{path.stem}-models.csv")) as temporary:
+    with whole_file(attributes) as temporary:
         scores.models.set_index("model").to_csv(temporary)
 
 
@@ -186,7 +200,7 @@ def _card(store: Store) -> str:
         "## Models",
         _models(scores),
         "## Citing",
-        f"The method: {PAPER}. The scores were kept with lmmap {__version__} (MIT License, the lmmap "
+        f"The method: {PAPER}. {MADE_HERE} {__version__} (MIT License, the lmmap "
         "authors): name it with its version, and the fingerprint of the texts above.",
     ]
     return "\n\n".join(sections) + "\n"

@@ -140,3 +140,20 @@ def test_the_command_exports_with_a_card(store: Store, tmp_path: Path) -> None:
     assert told.exit_code == 0, told.output
     assert output.exists()
     assert (output.parent / "scores.md").read_text().startswith("# run: 9 models")
+
+
+def test_files_of_others_are_not_written_over(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "scores.md").write_text("my notes")
+    asked = ["export", str(store.path), "-o", str(tmp_path / "scores.csv")]
+    told = CliRunner().invoke(main, asked)
+    assert told.exit_code == 1
+    assert "is no card of a score set; move it" in told.output
+    assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["scores.md"]
+    assert (tmp_path / "scores.md").read_text() == "my notes"
+    (tmp_path / "scores.md").unlink()
+    (tmp_path / "scores-models.csv").write_text("mine")
+    with pytest.raises(InputError, match=r"scores-models\.csv is there without scores\.csv; move it"):
+        export_scores(store, tmp_path / "scores.csv")
+    (tmp_path / "scores-models.csv").unlink()
+    for _ in range(2):  # what was exported before is made anew
+        assert CliRunner().invoke(main, asked).exit_code == 0
