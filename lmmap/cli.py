@@ -173,6 +173,18 @@ def status(run: Path) -> None:
     _report(table, run)
 
 
+@main.command()
+@click.argument("run", type=FOLDER)
+@click.argument("models", nargs=-1, required=True)
+def forget(run: Path, models: tuple[str, ...]) -> None:
+    """Take MODELS (names or row ids) out of a set; finished rows stay on disk, if they are wanted again."""
+    from lmmap.store import Store
+
+    store = Store(run)
+    for model in models:
+        click.echo(f"{run}: no longer asked for {store.forget(model)}")
+
+
 @main.command(name="map")
 @click.argument("run", type=FOLDER)
 @click.option("-o", "--output", type=FILE, required=True, help="Picture to write: .png or .svg.")
@@ -327,7 +339,8 @@ def place(
     nearest = placed.neighbors.to_string(
         index=False, float_format=lambda v: f"{v:,.1f}" if v > 99 else f"{v:.3g}"
     )
-    click.echo(f"{placed.caption()}\n\nnearest, nats per text with 95 % intervals\n{nearest}")
+    heading = "nearest: KL by whole texts, as published, in nats per text, with 95 % intervals"
+    click.echo(f"{placed.caption()}\n\n{heading}\n{nearest}")
 
 
 @main.command()

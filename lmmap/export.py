@@ -243,5 +243,5 @@ def _counts(column: pd.Series, noun: str, counted: str) -> str:
 
 
 def _table(rows: dict[Any, str], left: str = "", right: str = "") -> str:
-    lines = [f"| {str(key).replace('|', '-')} | {value.replace('|', '-')} |" for key, value in rows.items()]
+    lines = ["| {} | {} |".format(*(str(cell).replace("|", r"\|") for cell in row)) for row in rows.items()]
     return "\n".join([f"| {left} | {right} |", "| --- | --- |", *lines])

@@ -188,6 +188,31 @@ class Store:
             entry = {"row_id": spec.row_id, "model": spec.name, **spec.recipe}
             write_json(file, entry | {"source": spec.source, "attributes": dict(spec.attributes)})
 
+    def forget(self, name: str) -> str:
+        """Take back a request; a finished row stays on disk, and is back if the model is asked for again.
+
+        Parameters
+        ----------
+        name : str
+            A model's name or row id.
+
+        Returns
+        -------
+        str
+            Its row id.
+
+        Raises
+        ------
+        InputError
+            If nobody asked for it.
+        """
+        for entry in self.requests():
+            if name in (entry["model"], entry["row_id"]):
+                (self.path / "requests" / f"{slug(entry['model'])}.json").unlink(missing_ok=True)
+                return str(entry["row_id"])
+        known = [entry["model"] for entry in self.requests()]
+        raise InputError(f"{self.path} was not asked for {name!r}{closest(name, known)}")
+
     @contextmanager
     def claim(self, row_id: str) -> Iterator[bool]:
         """Hold a row while it is scored; yields False if another process holds it."""

@@ -36,8 +36,8 @@ def workplace(make_model, tmp_path_factory) -> Path:
     """A folder with what README's commands expect to find, on tiny models."""
     folder = tmp_path_factory.mktemp("readme")
     entries = [
-        {"model": str(make_model("llama", seed=seed)), "name": f"llama-{seed}", "family": f"f{seed % 2}"}
-        for seed in range(5)
+        {"model": str(make_model("llama", seed=seed)), "name": name, "family": f"f{seed % 2}"}
+        for seed, name in enumerate(("llama-0", "llama-1", "llama-2", "llama-3", "gpt2"))
     ]
     (folder / "models.yaml").write_text(json.dumps(entries))
     (folder / "my-documents").mkdir()
@@ -63,7 +63,7 @@ def test_the_commands_run(workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     shown = commands()
     assert {command[0] for command in shown} == {
-        "texts", "score", "status", "map", "run", "import", "place", "export",
+        "texts", "score", "status", "map", "forget", "run", "import", "place", "export",
     }  # fmt: skip
     for command in shown:
         result = CliRunner().invoke(main, command)
@@ -86,7 +86,8 @@ def test_the_python_session_runs(workplace, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert printed.startswith("LogLikelihoods: 5 models x 12 texts, nats")
     assert names["model_map"].caption() in printed
-    assert names["neighbors"].shape == (5, 3)
+    assert names["kl"].shape == (5, 5)
+    assert (workplace / "map.svg").stat().st_size > 1000
 
 
 def test_the_list_of_models_is_read(tmp_path):

@@ -13,10 +13,13 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
 from lmmap import LogLikelihoods, fit_map, join_models
+from lmmap.cli import main
 from lmmap.errors import InputError
 from lmmap.models import ModelSpec
+from lmmap.scoring.devices import threads_of
 from lmmap.scoring.sweep import score_models
 from lmmap.scoring.workers import score_models_in_processes
 from lmmap.store import Row, Store
@@ -302,3 +305,26 @@ def test_attributes_and_names_that_would_hide_something_are_refused(make_model, 
     assert store.load().models["n_parameters"].tolist() == [7]
     with pytest.raises(InputError, match=r"holds another model called 'mine', from .*llama"):
         store.request([ModelSpec(str(make_model("gpt2")), name="mine")])
+
+
+def test_a_model_that_is_forgotten_is_back_when_it_is_asked_for_again(specs, tmp_path):
+    store = Store.create(tmp_path / "run", TEXTS)
+    first, other, *_ = specs
+    assert score_models(store, [first], threads=1) == {}
+    store.request([other])
+    assert store.forget(first.name) == first.row_id
+    assert list(store.status().index) == [other.row_id]
+    with pytest.raises(InputError, match=f"was not asked for '{first.name}'"):
+        store.forget(first.name)
+    store.request([first])
+    assert store.status().loc[first.row_id, "state"] == "done"
+    told = CliRunner().invoke(main, ["forget", str(store.path), other.row_id, first.name])
+    assert told.exit_code == 0, told.output
+    assert store.status().empty
+
+
+@pytest.mark.parametrize(("set_to", "threads"), [("3", 3), ("", 5), ("0", 5), ("many", 5)])
+def test_threads_are_those_of_the_environment_or_a_share_of_the_cores(monkeypatch, set_to, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", set_to)
+    monkeypatch.setattr("os.cpu_count", lambda: 10)
+    assert threads_of(2) == threads

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from lmmap.errors import InputError
+from lmmap.signals import sigterm_exits
 
 
 def serve_app(cells: Sequence[str], *, title: str, port: int | None = None, browser: bool = True) -> int:
@@ -55,7 +56,10 @@ def serve_app(cells: Sequence[str], *, title: str, port: int | None = None, brow
         command = [sys.executable, "-m", "voila", str(page)]
         command += [] if port is None else [f"--port={port}"]
         command += [] if browser else ["--no-browser"]
-        try:
-            return subprocess.run(command, check=False).returncode
-        except KeyboardInterrupt:  # voila has heard it, too
-            return 0
+        with sigterm_exits(), subprocess.Popen(command) as voila:
+            try:
+                return voila.wait()
+            except KeyboardInterrupt:
+                return 0
+            finally:
+                voila.terminate()  # and its kernels with it, however this ends

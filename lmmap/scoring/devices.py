@@ -16,6 +16,20 @@ from lmmap.scoring.load import SPREAD
 SHARE_FOR_WEIGHTS = 0.9  # of a device's memory; the rest is for what a batch needs
 
 
+def threads_of(n_processes: int = 1) -> int:
+    """Give the CPU threads of each process: ``OMP_NUM_THREADS`` where it is set, else its share of the cores.
+
+    Examples
+    --------
+    >>> threads_of(10**6)
+    1
+    """
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal() and int(wanted):
+        return int(wanted)
+    return max(1, (os.cpu_count() or 1) // n_processes)
+
+
 def find_devices(*, gpus: str | None = None, device: str = "auto", workers: int = 1) -> list[str]:
     """Name the devices that are asked for, one for each process group that serves it.
 

@@ -17,7 +17,7 @@ from lmmap.files import DISK_FULL
 from lmmap.models import ModelSpec
 from lmmap.parts import Parts
 from lmmap.scoring.batches import score_batches
-from lmmap.scoring.devices import kind_of, memory_kept, name_of, weights_size
+from lmmap.scoring.devices import kind_of, memory_kept, name_of, threads_of, weights_size
 from lmmap.scoring.encode import Tokenized, tokenizer_hash
 from lmmap.scoring.fused import has_kernels
 from lmmap.scoring.job import Job, prepare
@@ -59,7 +59,7 @@ def score_models(
     device : str
         Where to score.
     threads : int, optional
-        Threads on a CPU; recorded, since bits depend on it. All cores by default.
+        Threads on a CPU; recorded, since bits depend on it. ``OMP_NUM_THREADS`` or all cores by default.
     token_budget : int, optional
         Most padded tokens in a batch.
     max_error_var : float
@@ -83,7 +83,7 @@ def score_models(
     torch.AcceleratorError
         If the GPU is lost to this process; the row is recorded as failed.
     """
-    torch.set_num_threads(threads or os.cpu_count() or 1)
+    torch.set_num_threads(threads or threads_of())
     store.request(specs)
     options = {"token_budget": token_budget, "max_error_var": max_error_var, "keep_tokens": keep_tokens}
     sweep = Sweep(store, specs, device, launch or new_launch(), on_progress, options)

@@ -63,7 +63,8 @@ def score_models_in_processes(
     devices : sequence of str
         Such as ``["cuda:0", "cuda:1"]``, or ``["cpu"] * 4``. A single CPU is served by this process itself.
     threads : int, optional
-        CPU threads of each process; by default 4 beside a GPU, and on a CPU the cores are shared out.
+        CPU threads of each process; by default 4 beside a GPU, and on a CPU ``OMP_NUM_THREADS``, or the cores
+        are shared out.
     on_progress : callable, optional
         Called in this process with every worker's `Progress`.
     stop : threading.Event, optional
@@ -93,7 +94,7 @@ def score_models_in_processes(
     WorkerError
         If workers cannot even begin.
     """
-    from lmmap.scoring.devices import check_devices
+    from lmmap.scoring.devices import check_devices, threads_of
     from lmmap.scoring.sweep import new_launch, score_models
 
     check_devices(devices)
@@ -101,7 +102,7 @@ def score_models_in_processes(
     if list(devices) == ["cpu"] and stop is None:
         return score_models(store, specs, threads=threads, on_progress=on_progress, launch=launch, **options)
     on_gpus = devices[0].startswith("cuda")
-    threads = threads or (THREADS_BESIDE_A_GPU if on_gpus else max(1, (os.cpu_count() or 1) // len(devices)))
+    threads = threads or (THREADS_BESIDE_A_GPU if on_gpus else threads_of(len(devices)))
     crew = Crew(store, launch, threads, on_progress, stop or threading.Event(), options)
     with crew.starting(devices, len(specs)):  # they load what they need while files are hashed
         store.request(specs)
