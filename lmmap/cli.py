@@ -146,6 +146,7 @@ def score(
         click.echo(repr(text_set), err=True)
         store = Store.create(run, text_set, prefix=prefix, long_texts=long_texts)
     if rank and devices[0] == "cpu":
+        # not `threads_of`: launchers set OMP_NUM_THREADS to 1 unasked
         threads = threads or max(1, (os.cpu_count() or 1) // (rank.n_here * workers))
     failed = _score(
         store, specs, devices=devices, threads=threads, token_budget=token_budget,

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from reprlib import repr  # an entry may be a bomb
+from reprlib import repr as shortened  # an entry may be a bomb
 from typing import Any
 
 from lmmap.errors import InputError, closest
@@ -90,7 +90,9 @@ def _spec(entry: object, where: str, folder: Path) -> ModelSpec:
     known = {f.name for f in fields(ModelSpec)} - {"source", "attributes"}
     model = entry.get("model") if isinstance(entry, dict) else None
     if not isinstance(entry, dict) or not isinstance(model, str) or not model.strip():
-        raise InputError(f"{where}: expected `model: HUB_ID_OR_PATH` and further fields, got {repr(entry)}")
+        raise InputError(
+            f"{where}: expected `model: HUB_ID_OR_PATH` and further fields, got {shortened(entry)}"
+        )
     where = f"{where} ({model})"
     settings: dict[str, Any] = {}
     attributes: dict[str, Attribute] = {}
@@ -104,7 +106,9 @@ def _spec(entry: object, where: str, folder: Path) -> ModelSpec:
                 f"{where}: unknown field {key!r}{close}; rename an attribute that means something else"
             )
         elif isinstance(value, list | dict):
-            raise InputError(f"{where}: attribute {key!r} is {repr(value)}; attributes are single values")
+            raise InputError(
+                f"{where}: attribute {key!r} is {shortened(value)}; attributes are single values"
+            )
         else:
             attributes[str(key)] = value if isinstance(value, str | int | float | bool) else str(value)
     if "adapter" in settings:
@@ -120,5 +124,5 @@ def _place(source: str, folder: Path) -> str:
 
 def _checked(key: str, value: object, where: str) -> object:
     if key not in SWITCHES and not isinstance(value, str):
-        raise InputError(f"{where}: {key} is {repr(value)}; it must be a single text")
+        raise InputError(f"{where}: {key} is {shortened(value)}; it must be a single text")
     return value

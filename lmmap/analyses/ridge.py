@@ -120,10 +120,11 @@ def _r_squared(gram: Array, Y: Array, alphas: Array, n_folds: int) -> Array:
         train = np.setdiff1d(everyone, test)
         among, across = centered(gram, train, test)
         spectrum, mean = _spectrum(among), Y[train].mean(axis=0)
+        y = Y[train] - mean
         spread = ((Y[test] - Y[test].mean(axis=0)) ** 2).sum(axis=0)
         differ = np.ptp(Y[test], axis=0) > 0  # rounding is no spread
         for a, alpha in enumerate(alphas):
-            predicted = mean + across @ _dual(spectrum, Y[train] - mean, alpha)
+            predicted = mean + across @ _dual(spectrum, y, alpha)
             error = ((Y[test] - predicted) ** 2).sum(axis=0)
             found[a] += np.divide(error, -spread, out=np.zeros_like(error), where=differ) / n_folds
     return found + 1

@@ -11,7 +11,7 @@ import numpy as np
 from lmmap.errors import InputError, closest
 from lmmap.modelmap import fit_map
 from lmmap.models import ModelSpec
-from lmmap.placing.offset import Offset, pipeline_offset
+from lmmap.placing.offset import pipeline_offset
 from lmmap.placing.point import Placement, clip_threshold, place_scores
 from lmmap.placing.subsets import subset_agreement
 from lmmap.recipes import Method
@@ -85,11 +85,13 @@ def place_model(
     offset = None
     if wanted:
         places = [list(scores.models.index).index(entry["row_id"]) for entry in wanted]
-        offset = _offset(
-            scores.values[places][:, chosen], np.stack([other.log_likelihood for other in again]),
-            [entry["model"] for entry in wanted], clip_threshold(scores),
-            None if weights is None else weights[chosen],
-        )  # fmt: skip
+        limit = clip_threshold(scores)
+        offset = pipeline_offset(
+            scores.values[places][:, chosen],
+            np.maximum([other.log_likelihood for other in again], -np.inf if limit is None else limit),
+            [entry["model"] for entry in wanted],
+            weights=None if weights is None else weights[chosen],
+        )
     noise = row.provenance["noise"]["error_var"]
     placed = place_scores(
         scores, model_map, row.log_likelihood, name=spec.name, weights=weights, error_var=noise, offset=offset
@@ -129,17 +131,6 @@ class _Scorer:
         )
         self.on_progress(replace(pace.progress, state="done", models_done=number + 1))
         return row
-
-
-def _offset(
-    known: np.ndarray,
-    again: np.ndarray,
-    names: Sequence[str],
-    limit: float | None,
-    weights: np.ndarray | None,
-) -> Offset:
-    again = again if limit is None else np.maximum(again, limit)
-    return pipeline_offset(known, again, names, weights=weights)
 
 
 def _request(store: Store, anchor: str) -> dict[str, Any]:
