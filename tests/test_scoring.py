@@ -129,6 +129,14 @@ def test_the_plan_covers_everything_within_the_budget():
     assert sorted(np.concatenate(equal).tolist()) == list(range(1000))
 
 
+def test_few_texts_are_not_padded_to_fill_a_batch():
+    lengths = np.random.default_rng(0).gamma(5, 65, size=1000).astype(int) + 1
+    batches = plan_batches(lengths, 2**14)
+    padded = np.array([len(batch) * lengths[batch].max() for batch in batches])
+    assert padded.sum() / lengths.sum() < 1.03
+    assert (padded[:-1] >= 2**12).all()  # a quarter of the budget
+
+
 # What is refused
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 LONGEST_CHARACTER = 8  # tokens that may share one character
+TEXTS_AT_ONCE = 256
 
 Spans = Sequence[tuple[int, int]]
 
@@ -69,33 +71,50 @@ def spans_hold(tokenizer: Any) -> bool:  # noqa: ANN401
     return any(all(backend.token_to_id(token) is not None for token in bytes_) for bytes_ in spellings)
 
 
-def ends_by_bytes(text: str, pieces: Sequence[bytes]) -> np.ndarray | None:
+def ends_by_bytes(
+    texts: Sequence[str], ids: Sequence[np.ndarray], own: Mapping[int, bytes]
+) -> list[np.ndarray | None]:
     r"""Find where tokens end from their own bytes.
 
     Parameters
     ----------
-    text : str
-        The text.
-    pieces : sequence of bytes
-        What each token stands for, from `token_bytes`.
+    texts : sequence of str
+        N texts.
+    ids : sequence of N int arrays
+        Their tokens, at least one of each.
+    own : mapping
+        What each id stands for, from `token_bytes`.
 
     Returns
     -------
-    (n,) int32 array or None
+    list of N int32 arrays or None
         Byte ends; None unless the tokens' bytes are those of the text, or a space and the text.
 
     Examples
     --------
-    >>> ends_by_bytes("é a", [b"\xc3", b"\xa9", b" a"])
-    array([1, 2, 4], dtype=int32)
-    >>> ends_by_bytes("a b", [b" ", b"a", b" b"])
-    array([0, 1, 3], dtype=int32)
+    >>> own = {3: b"\xc3", 5: b"\xa9", 7: b" a", 8: b" "}
+    >>> ends_by_bytes(["é a", "a a", "a"], [np.array([3, 5, 7]), np.array([8, 7]), np.array([8, 5])], own)
+    [array([1, 2, 4], dtype=int32), None, None]
+    >>> ends_by_bytes([" a"], [np.array([8, 7])], own)
+    [array([0, 2], dtype=int32)]
     """
-    encoded, written = text.encode(), b"".join(pieces)
-    ends = np.cumsum(list(map(len, pieces)), dtype=np.int32)
-    if written == encoded:
-        return ends
-    return np.maximum(ends - 1, 0) if written == b" " + encoded else None
+    known, spelled = list(own), np.frombuffer(b"".join(own.values()), dtype=np.uint8)
+    sizes, starts = np.zeros((2, max(known) + 1), dtype=np.int64)
+    sizes[known] = [len(piece) for piece in own.values()]
+    starts[known] = np.cumsum(sizes[known]) - sizes[known]
+    found: list[np.ndarray | None] = []
+    for first in range(0, len(texts), TEXTS_AT_ONCE):
+        some = ids[first : first + TEXTS_AT_ONCE]
+        flat = np.concatenate(some)
+        n_bytes = sizes[flat]
+        ends = np.cumsum(n_bytes)
+        shifts = np.repeat(starts[flat] - (ends - n_bytes), n_bytes)
+        written, before = spelled[shifts + np.arange(len(shifts))].tobytes(), 0
+        of_texts = np.split(ends, np.cumsum([len(row) for row in some])[:-1])
+        for text, of_text in zip(texts[first : first + TEXTS_AT_ONCE], of_texts, strict=True):
+            found.append(_ends_in(text.encode(), written[before : of_text[-1]], of_text - before))
+            before = of_text[-1]
+    return found
 
 
 def ends_by_spans(text: str, pieces: Sequence[bytes], spans: Spans) -> np.ndarray:
@@ -183,11 +202,17 @@ def ends_by_decoding(tokenizer: Any, text: str, ids: Sequence[int]) -> np.ndarra
     return ends
 
 
+def _ends_in(encoded: bytes, written: bytes, ends: np.ndarray) -> np.ndarray | None:
+    if written == encoded:
+        return ends.astype(np.int32)
+    return np.maximum(ends - 1, 0).astype(np.int32) if written == b" " + encoded else None
+
+
 def _spelled(token: str | bytes, alphabet: Mapping[str, int]) -> bytes:
     if isinstance(token, bytes):
         return token
-    if alphabet and all(char in alphabet for char in token):
-        return bytes(alphabet[char] for char in token)
+    with suppress(KeyError):
+        return bytes(map(alphabet.__getitem__, token))
     if byte := BYTE_TOKEN.fullmatch(token):
         return bytes([int(byte[1], 16)])
     return token.replace("▁", " ").encode(errors="replace")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -91,15 +93,16 @@ def tokenize(tokenizer: Any, texts: Sequence[str], *, special_tokens: bool = Fal
         raise InputError(f"expected a list of texts, got {texts[:40]!r}; give at least one, as [text]")
     for i, text in enumerate(texts):
         text_bytes(text, f"text {i + 1}")
-    rows = _cut(tokenizer, texts, special_tokens)
-    ids = [np.asarray(row, dtype=np.int32) for row in rows]
+    rows, flat = _cut(tokenizer, texts, special_tokens)
+    starts = np.cumsum([0, *map(len, rows[:-1])])
+    ids = np.split(flat, starts[1:])
     decoded = _decoded(tokenizer, rows, special_tokens)
-    special = _no_plain_text(tokenizer)
+    hits = np.add.reduceat(np.isin(flat, _no_plain_text(tokenizer)), starts, dtype=np.int64)
     around = _n_added(tokenizer) if special_tokens else 0
     return Tokenized(
         ids=ids,
-        byte_end=_byte_ends(tokenizer, texts, rows, special_tokens),
-        special_hits=np.array([max(np.isin(row, special).sum() - around, 0) for row in ids]),
+        byte_end=_byte_ends(tokenizer, texts, ids, special_tokens),
+        special_hits=np.maximum(hits - around, 0),
         lossy=float(
             np.mean([out not in (text, " " + text) for out, text in zip(decoded, texts, strict=True)])
         ),
@@ -192,8 +195,12 @@ def _counts(length: int) -> np.ndarray:
     return scored
 
 
-def _cut(tokenizer: Any, texts: Sequence[str], special_tokens: bool) -> list[list[int]]:  # noqa: ANN401
-    """Call the tokenizer; where it fails, say on which text."""
+def _cut(
+    tokenizer: Any,  # noqa: ANN401
+    texts: Sequence[str],
+    special_tokens: bool,
+) -> tuple[list[list[int]], np.ndarray]:
+    """Call the tokenizer: ids by text, and all in a row; where it fails, say on which text."""
     name = tokenizer.name_or_path or type(tokenizer).__name__
     if dropout := getattr(
         getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None), "dropout", None
@@ -212,11 +219,12 @@ def _cut(tokenizer: Any, texts: Sequence[str], special_tokens: bool) -> list[lis
                     f"text {i + 1} ({text[:40]!r}) cannot be cut by {name}: {reason}"
                 ) from reason
         raise
-    for i, row in enumerate(rows):
-        if not row or None in row:
-            what = "no tokens" if not row else "tokens without an id"
-            raise InputError(f"text {i + 1} ({texts[i][:40]!r}) has {what} for {name}; remove it")
-    return rows
+    with suppress(TypeError):
+        if all(rows):
+            return rows, np.fromiter(chain.from_iterable(rows), dtype=np.int32)
+    i = next(i for i, row in enumerate(rows) if not row or None in row)
+    what = "tokens without an id" if rows[i] else "no tokens"
+    raise InputError(f"text {i + 1} ({texts[i][:40]!r}) has {what} for {name}; remove it")
 
 
 def _call(tokenizer: Any, texts: Sequence[str], special_tokens: bool, *, spans: bool = False) -> Any:  # noqa: ANN401
@@ -253,21 +261,20 @@ def _decoded(tokenizer: Any, rows: list[list[int]], skip_special_tokens: bool) -
 def _byte_ends(
     tokenizer: Any,  # noqa: ANN401
     texts: Sequence[str],
-    rows: Sequence[list[int]],
+    ids: Sequence[np.ndarray],
     special_tokens: bool,
 ) -> list[np.ndarray]:
     """Find where tokens end: from their own bytes; if those are not the text's, from spans or by decoding."""
-    own = token_bytes(tokenizer, sorted(set().union(*rows)))
-    pieces = [list(map(own.__getitem__, row)) for row in rows]
-    ends = [ends_by_bytes(text, of_text) for text, of_text in zip(texts, pieces, strict=True)]
+    own = token_bytes(tokenizer, np.flatnonzero(np.bincount(np.concatenate(ids))).tolist())
+    ends = ends_by_bytes(texts, ids, own)
     odd = [i for i, found in enumerate(ends) if found is None]
     if odd and spans_hold(tokenizer):
         spans = _call(tokenizer, [texts[i] for i in odd], special_tokens, spans=True)["offset_mapping"]
         for i, of_text in zip(odd, spans, strict=True):
-            ends[i] = ends_by_spans(texts[i], pieces[i], of_text)
+            ends[i] = ends_by_spans(texts[i], [own[token] for token in ids[i].tolist()], of_text)
     return [
-        ends_by_decoding(tokenizer, text, row) if found is None else found
-        for text, row, found in zip(texts, rows, ends, strict=True)
+        ends_by_decoding(tokenizer, text, row.tolist()) if found is None else found
+        for text, row, found in zip(texts, ids, ends, strict=True)
     ]
 
 
