@@ -4,6 +4,8 @@
 
 Scores the texts under the same weights in bfloat16, float16, TF32 and float32 (on a GPU; TF32 is left out on
 a CPU), and once without naming a precision. All rows are one model: every distance between them is noise.
+Weights that 16 bits do not hold, such as those of a GGUF file, are rounded as well as what is computed;
+`--round-weights bfloat16` tells what noise the same model has as hubs keep most models, in 16 bits.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lmmap.geometry import estimate_kl
 from lmmap.modelmap import fit_map
@@ -32,6 +35,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--model", required=True, help="folder, .gguf file or Hub id")
     parser.add_argument("--texts", type=Path, required=True, help="text set")
     parser.add_argument("--n-texts", type=int, help="how many of the texts; all by default")
+    parser.add_argument("--round-weights", choices=("bfloat16", "float16"), help="do so beforehand")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("-o", "--output", type=Path, help="Markdown file to write")
     given = parser.parse_args(arguments)
@@ -40,26 +44,38 @@ def main(arguments: list[str]) -> None:
         step = np.linspace(0, len(texts) - 1, given.n_texts).astype(int)
         texts = texts.select(texts.frame.index[step])
     named = [d for d in DTYPES if d != "float64" and (d != "tf32" or given.device != "cpu")]
-    specs = [ModelSpec(given.model, name=dtype or "default", dtype=dtype) for dtype in (*named, None)]
     with tempfile.TemporaryDirectory() as folder:
+        model, title = given.model, Path(given.model).name
+        if given.round_weights:
+            model = rounded(model, given.round_weights, folder)
+            title += f" with weights in {given.round_weights}"
+        specs = [ModelSpec(model, name=dtype or "default", dtype=dtype) for dtype in (*named, None)]
         store = Store.create(Path(folder) / "run", texts)
         failed = score_models(store, specs, device=given.device)
         if failed:
             sys.exit(f"failed: {failed}")
-        report = table(store, specs, given.model, arguments)
+        report = table(store, specs, title, arguments)
     print(report)
     if given.output:
         given.output.write_text(report, encoding="utf-8")
 
 
-def table(store: Store, specs: list[ModelSpec], model: str, arguments: list[str]) -> str:
+def rounded(model: str, dtype: str, folder: str) -> str:
+    """Write a model anew with its weights in another precision."""
+    path = str(Path(folder) / "model")
+    AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype)).save_pretrained(path)
+    AutoTokenizer.from_pretrained(model).save_pretrained(path)
+    return path
+
+
+def table(store: Store, specs: list[ModelSpec], title: str, arguments: list[str]) -> str:
     """Write what was measured as Markdown."""
     scores = store.load()
     row_of = {name: row_id for row_id, name in scores.models["model"].items()}
     status = store.status()
     machine = store.provenance(specs[0].row_id)["device"]
     lines = [
-        f"# Noise of {Path(model).name} in every precision",
+        f"# Noise of {title} in every precision",
         "",
         f"{len(scores.texts):,} texts on {machine}; torch {torch.__version__}, "
         f"transformers {transformers.__version__}, Python {platform.python_version()}. Made by",

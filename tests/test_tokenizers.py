@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from lmmap.errors import InputError
 from lmmap.models import ModelSpec
+from lmmap.scoring import encode
 from lmmap.scoring.byte_ends import ends_by_bytes, ends_by_spans, token_bytes
 from lmmap.scoring.encode import Tokenized, tokenize
 from lmmap.scoring.load import load_model
@@ -348,6 +350,18 @@ def test_spans_and_bytes_tell_the_same_ends(kind, text):
     (by_bytes,) = ends_by_bytes([text], [np.array(rows["input_ids"])], own)
     assume(by_bytes is not None)
     assert ends_by_spans(text, pieces, rows["offset_mapping"]).tolist() == by_bytes.tolist()
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "across_characters", "qwen", "roberta", "tiktoken"])
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(text=FUZZED)
+def test_what_is_known_to_decode_to_itself_does(kind, text):
+    tokenizer = tokenizer_of(kind)
+    assume(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+    with patch.object(encode, "_spells_bytes", lambda _: False):
+        every_text_decoded = tokenize(tokenizer, [text])
+    assert encode._spells_bytes(tokenizer)
+    assert tokenize(tokenizer, [text]).lossy == every_text_decoded.lossy
 
 
 @settings(deadline=None, derandomize=True, max_examples=100)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -96,16 +96,21 @@ def tokenize(tokenizer: Any, texts: Sequence[str], *, special_tokens: bool = Fal
     rows, flat = _cut(tokenizer, texts, special_tokens)
     starts = np.cumsum([0, *map(len, rows[:-1])])
     ids = np.split(flat, starts[1:])
-    decoded = _decoded(tokenizer, rows, special_tokens)
+    own = token_bytes(tokenizer, np.flatnonzero(np.bincount(flat)).tolist())
+    ends = ends_by_bytes(texts, ids, own)
     hits = np.add.reduceat(np.isin(flat, _no_plain_text(tokenizer)), starts, dtype=np.int64)
     around = _n_added(tokenizer) if special_tokens else 0
+    unsure: Sequence[int] = range(len(texts))
+    if _spells_bytes(tokenizer):
+        added = np.isin(flat, list(tokenizer.added_tokens_decoder))
+        unsure = np.flatnonzero(np.logical_or.reduceat(added, starts) | [e is None for e in ends]).tolist()
+    decoded = _decoded(tokenizer, [rows[i] for i in unsure], special_tokens)
+    lost = [out not in (texts[i], " " + texts[i]) for i, out in zip(unsure, decoded, strict=True)]
     return Tokenized(
         ids=ids,
-        byte_end=_byte_ends(tokenizer, texts, ids, special_tokens),
+        byte_end=_byte_ends(tokenizer, texts, ids, special_tokens, own, ends),
         special_hits=np.maximum(hits - around, 0),
-        lossy=float(
-            np.mean([out not in (text, " " + text) for out, text in zip(decoded, texts, strict=True)])
-        ),
+        lossy=sum(lost) / len(texts),
     )
 
 
@@ -246,10 +251,21 @@ def _call(tokenizer: Any, texts: Sequence[str], special_tokens: bool, *, spans: 
         return tokenizer(list(texts), **options)
 
 
+def _spells_bytes(tokenizer: Any) -> bool:  # noqa: ANN401
+    """Tell whether tokens that are not added ones decode to their own bytes and nothing else."""
+    return (
+        _decodes_by_backend(tokenizer) and type(tokenizer.backend_tokenizer.decoder).__name__ == "ByteLevel"
+    )
+
+
+def _decodes_by_backend(tokenizer: Any) -> bool:  # noqa: ANN401
+    decode = getattr(type(tokenizer), "_decode", None)
+    return getattr(decode, "__module__", "").startswith("transformers.tokenization_utils_tokenizers")
+
+
 def _decoded(tokenizer: Any, rows: list[list[int]], skip_special_tokens: bool) -> list[str]:  # noqa: ANN401
     """Put tokens together to texts, all at once where nothing but the tokenizer's back end does it."""
-    decode = getattr(type(tokenizer), "_decode", None)
-    if getattr(decode, "__module__", "").startswith("transformers.tokenization_utils_tokenizers"):
+    if _decodes_by_backend(tokenizer):
         texts: list[str] = tokenizer.backend_tokenizer.decode_batch(
             rows, skip_special_tokens=skip_special_tokens
         )
@@ -263,10 +279,11 @@ def _byte_ends(
     texts: Sequence[str],
     ids: Sequence[np.ndarray],
     special_tokens: bool,
+    own: Mapping[int, bytes],
+    by_bytes: Sequence[np.ndarray | None],
 ) -> list[np.ndarray]:
     """Find where tokens end: from their own bytes; if those are not the text's, from spans or by decoding."""
-    own = token_bytes(tokenizer, np.flatnonzero(np.bincount(np.concatenate(ids))).tolist())
-    ends = ends_by_bytes(texts, ids, own)
+    ends = list(by_bytes)
     odd = [i for i, found in enumerate(ends) if found is None]
     if odd and spans_hold(tokenizer):
         spans = _call(tokenizer, [texts[i] for i in odd], special_tokens, spans=True)["offset_mapping"]

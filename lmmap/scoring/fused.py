@@ -1,4 +1,4 @@
-"""Fused parts of a model: norms, gates and rotary embeddings in one pass each, where it is seen to agree."""
+"""Fused parts of a model: norm, gate, rotary embedding and attention, one pass each, where seen to agree."""
 
 from __future__ import annotations
 
@@ -19,6 +19,11 @@ from lmmap.scoring.functions import Replacement, files_of, replaced
 from lmmap.scoring.surroundings import DEVICE_ERRORS
 
 ROTARY = "apply_rotary_pos_emb"  # what nearly every file of transformers' models calls it
+ATTENTION = "scaled_dot_product_attention"  # in torch
+WIDEST, LONGEST = (
+    128,
+    2048,
+)  # dimensions of a head and tokens of a text, up to which the kernel is the faster one
 ROUNDINGS = 2  # of the precision, by which a part may differ: a sum in another order may round another way
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": functional.silu,
@@ -63,7 +68,7 @@ class Fused:
     def __init__(self, model: Any) -> None:  # noqa: ANN401
         found: Counter[str] = Counter()
         self._former: list[Any] = []
-        self._rotary: list[Replacement] = []
+        self._functions: list[Replacement] = []
         with torch.inference_mode():
             for module in model.modules():
                 for kind, fuse in (("rms_norm", _fused_norm), ("gated", _fused_gate)):
@@ -76,19 +81,24 @@ class Fused:
             for names in files_of(model):
                 plain = names.get(ROTARY)
                 if callable(plain) and _turns_by_halves(plain, model):
-                    self._rotary.append(Replacement(names, ROTARY, _fused_rotary(plain)))
+                    self._functions.append(Replacement(names, ROTARY, _fused_rotary(plain)))
                     found["rotary"] += 1
+            size = _head_size(model)
+            if size and _attends(size, model):
+                attend = _fused_attention(functional.scaled_dot_product_attention, size)
+                self._functions.append(Replacement(vars(functional), ATTENTION, attend))
+                found["attention"] += 1
         self.parts = dict(found)
 
     def running(self) -> AbstractContextManager[None]:
-        """Let rotary embeddings be fused while the model runs."""
-        return replaced(self._rotary)
+        """Let rotary embeddings and attention be fused while the model runs."""
+        return replaced(self._functions)
 
     def undo(self) -> None:
         """Give the model its own parts back."""
         for module in self._former:
             del module.forward
-        self._former, self._rotary, self.parts = [], [], {}
+        self._former, self._functions, self.parts = [], [], {}
 
 
 def _fused_norm(module: nn.Module, model: Any) -> Callable[[Tensor], Tensor] | None:  # noqa: ANN401
@@ -172,6 +182,60 @@ def _turns_by_halves(plain: Callable[..., Any], model: Any) -> bool:  # noqa: AN
         except Exception:  # it takes something else
             continue
     return False
+
+
+def _head_size(model: Any) -> int | None:  # noqa: ANN401
+    """Give the dimensions of a head of torch's own attention, if the model calls that."""
+    config = model.config.get_text_config(decoder=True)
+    if getattr(config, "_attn_implementation", None) != "sdpa":
+        return None
+    hidden, heads = (getattr(config, name, None) for name in ("hidden_size", "num_attention_heads"))
+    size = getattr(config, "head_dim", None) or (hidden // heads if hidden and heads else None)
+    return size if isinstance(size, int) and size <= WIDEST else None
+
+
+def _fused_attention(plain: Callable[..., Tensor], size: int) -> Callable[..., Tensor]:
+    """Give causal attention without a mask as one kernel."""
+    from lmmap.scoring.kernels import attention
+
+    def fused(
+        query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+        is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+    ) -> Tensor:  # fmt: skip
+        usual = is_causal and attn_mask is None and dropout_p == 0 and query.dim() == 4
+        if usual and _is_plain(query, key, value, size, shared=enable_gqa):
+            return attention(query, key, value, size**-0.5 if scale is None else scale)
+        return plain(query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa)
+
+    return fused
+
+
+def _is_plain(query: Tensor, key: Tensor, value: Tensor, size: int, *, shared: bool) -> bool:
+    n, heads, length, _ = query.shape
+    groups = key.shape[1]
+    return (
+        query.shape[-1] == size
+        and key.shape == value.shape == (n, groups, length, size)
+        and (groups == heads or (shared and heads % groups == 0))
+        and length <= LONGEST
+        and query.dtype == key.dtype == value.dtype
+        and query.dtype in (torch.float16, torch.bfloat16)
+        and all(t.stride(-1) == 1 for t in (query, key, value))
+    )
+
+
+def _attends(size: int, model: Any) -> bool:  # noqa: ANN401
+    """Tell whether the kernel gives what torch's attention gives, over more than one tile."""
+    q = _random(model, 2, 4, 70, size)
+    k, v = _random(model, 2, 2, 2, 70, size)
+    plain = functional.scaled_dot_product_attention
+    try:
+        ways = (_fused_attention(plain, size), plain)
+        return _near(*(attend(q, k, v, is_causal=True, enable_gqa=True) for attend in ways))
+    except DEVICE_ERRORS:
+        raise
+    except Exception:  # the kernel may ask for more than the GPU has
+        return False
 
 
 def _agree(module: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> bool:

@@ -5,6 +5,8 @@ They round where the plain code rounds, so that what they replace does not move 
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -12,6 +14,7 @@ from torch import Tensor
 
 ELEMENTS = 4096  # of a tile, unless a row is longer
 AT_ONCE = 8192  # of the logits at a time
+QUERIES, KEYS = 64, 64  # of a tile of attention
 
 
 def log_prob(logits: Tensor, targets: Tensor) -> Tensor:
@@ -104,6 +107,40 @@ def gated(gate: Tensor, up: Tensor, activation: str) -> Tensor:
     return out
 
 
+def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """Attend to what came before: ``softmax(scale * q k^T) v``, causal, sums in float32.
+
+    Parameters
+    ----------
+    q : (B, heads, T, D) tensor
+        Dimensions side by side; other strides are free.
+    k, v : (B, groups, T, D) tensors
+        Each group serves ``heads / groups`` heads.
+    scale : float
+        Of the products, above 0.
+
+    Returns
+    -------
+    (B, heads, T, D) tensor
+        Laid out as (B, T, heads, D); not finite where what is attended to is not.
+
+    Notes
+    -----
+    The scheme of FlashAttention (Dao et al. 2022, arXiv:2205.14135), in tiles for texts of some hundred
+    tokens: wide ones spend most of their work above the diagonal.
+    """
+    n, heads, length, size = q.shape
+    out = torch.empty((n, length, heads, size), dtype=q.dtype, device=q.device).transpose(1, 2)
+    _attention[(n * heads, triton.cdiv(length, QUERIES))](
+        q, k, v, out,
+        q.stride(0), q.stride(1), q.stride(2), k.stride(0), k.stride(1), k.stride(2),
+        v.stride(0), v.stride(1), v.stride(2), out.stride(0), out.stride(1), out.stride(2),
+        length, heads, heads // k.shape[1], scale * math.log2(math.e),
+        SIZE=size, WIDE=max(triton.next_power_of_2(size), 16), QUERIES=QUERIES, KEYS=KEYS, num_stages=3,
+    )  # fmt: skip
+    return out
+
+
 def rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """Turn queries and keys by their position, rounding products first; dimensions behind are copied.
 
@@ -135,6 +172,7 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         sin.stride(0) if sin.shape[0] > 1 else 0, sin.stride(1),
         length, heads, half, rest,
         HEADS=heads_block, HALF=block, REST=triton.next_power_of_2(rest) if rest else 0,
+        enable_fp_fusion=False,  # a product that is added at once would not be rounded
     )  # fmt: skip
     return out
 
@@ -156,7 +194,7 @@ def _log_prob(logits, targets, out, stride, COLUMNS: tl.constexpr, BLOCK: tl.con
     tl.store(out + row, wanted - (top + tl.log(total)))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n_rows"])
 def _rms_norm(
     x,
     weight,
@@ -199,7 +237,48 @@ def _gated(gate, up, out, n, ACTIVATION: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(out + at, (x.to(kind).to(tl.float32) * y).to(kind), mask=at < n)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length", "n_heads", "n_shared"])
+def _attention(
+    q, k, v, out,
+    q_text, q_head, q_token, k_text, k_head, k_token, v_text, v_head, v_token, out_text, out_head, out_token,
+    length, n_heads, n_shared, scale,
+    SIZE: tl.constexpr, WIDE: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
+):  # fmt: skip
+    first = (tl.num_programs(1) - 1 - tl.program_id(1)) * QUERIES  # the longest first
+    text, head = (tl.program_id(0) // n_heads).to(tl.int64), tl.program_id(0) % n_heads
+    rows, columns, keys = first + tl.arange(0, QUERIES), tl.arange(0, WIDE), tl.arange(0, KEYS)
+    k += text * k_text + (head // n_shared) * k_head
+    v += text * v_text + (head // n_shared) * v_head
+    wide = columns < SIZE
+    there = (rows < length)[:, None] & wide[None, :]
+    asked = q + text * q_text + head * q_head + rows[:, None] * q_token + columns[None, :]
+    query = tl.load(asked, mask=there, other=0.0)
+    top = tl.full([QUERIES], float("-inf"), tl.float32)
+    total = tl.zeros([QUERIES], tl.float32)
+    found = tl.zeros([QUERIES, WIDE], tl.float32)
+    for start in range(0, tl.minimum(first + QUERIES, length), KEYS):
+        at = start + keys
+        known = at < length
+        key = tl.load(
+            k + at[None, :] * k_token + columns[:, None], mask=known[None, :] & wide[:, None], other=0.0
+        )
+        value = tl.load(
+            v + at[:, None] * v_token + columns[None, :], mask=known[:, None] & wide[None, :], other=0.0
+        )
+        products = tl.dot(query, key) * scale
+        if start + KEYS > first:
+            products = tl.where(rows[:, None] >= at[None, :], products, float("-inf"))
+        higher = tl.maximum(top, tl.max(products, 1))
+        weights = tl.exp2(products - higher[:, None])
+        shrink = tl.exp2(top - higher)
+        total = total * shrink + tl.sum(weights, 1)
+        found = tl.dot(weights.to(value.dtype), value, found * shrink[:, None])
+        top = higher
+    place = out + text * out_text + head * out_head + rows[:, None] * out_token + columns[None, :]
+    tl.store(place, (found / total[:, None]).to(out.dtype.element_ty), mask=there)
+
+
+@triton.jit(do_not_specialize=["length", "n_heads"])
 def _rotary(
     x, cos, sin, out,
     x_text, x_head, x_token, out_text, out_head, out_token,
