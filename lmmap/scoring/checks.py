@@ -123,6 +123,9 @@ def _apart(model: LoadedModel, one: torch.Tensor, other: torch.Tensor) -> float:
     """Largest difference of a log-probability; not a number if one is not finite."""
     worst = 0.0
     with torch.inference_mode():
+        if torch.equal(one, other):  # so are their log-probabilities
+            finite = [model.logits(rows).logsumexp(1).isfinite().all() for rows in model.row_chunks(one)]
+            return 0.0 if all(finite) else math.nan
         for pair in zip(model.row_chunks(one), model.row_chunks(other), strict=True):
             first, second = (model.logits(rows).log_softmax(dim=-1) for rows in pair)
             difference = float((first - second).abs().masked_fill(first == second, 0).max())
@@ -131,7 +134,7 @@ def _apart(model: LoadedModel, one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def _check_repeats(model: LoadedModel, one: torch.Tensor, again: torch.Tensor) -> None:
-    moved = _apart(model, one, again)
+    moved = 0.0 if torch.equal(one, again) else _apart(model, one, again)
     if not moved <= SWAP_TOLERANCE[model.dtype]:
         raise InputError(
             f"{model.spec.source}: {type(model.model).__name__} depends on what it has read before: the same "

@@ -52,7 +52,7 @@ class LoadedModel:
     precision : str
         One of `lmmap.models.DTYPES`.
     fuse : bool
-        Whether norms, gates and rotary embeddings may run as one kernel each, on a GPU in 16 bits.
+        Whether norms, gates, rotary embeddings and attention may run as one kernel each, on a GPU in 16 bits.
 
     Attributes
     ----------

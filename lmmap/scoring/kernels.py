@@ -15,6 +15,7 @@ from torch import Tensor
 ELEMENTS = 4096  # of a tile, unless a row is longer
 AT_ONCE = 8192  # of the logits at a time
 QUERIES, KEYS = 64, 64  # of a tile of attention
+HEADS = 64  # that are turned at a time
 
 
 def log_prob(logits: Tensor, targets: Tensor) -> Tensor:
@@ -162,16 +163,16 @@ def rotary(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tens
 def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     n, heads, length, size = x.shape
     out = torch.empty((n, length, heads, size), dtype=x.dtype, device=x.device).transpose(1, 2)
-    half = cos.shape[-1] // 2
-    block, heads_block = triton.next_power_of_2(half), triton.next_power_of_2(heads)
+    half, n_rows = cos.shape[-1] // 2, n * length * heads
     rest = size - 2 * half
-    _rotary[(n * length,)](
+    _rotary[(triton.cdiv(n_rows, HEADS),)](
         x, cos, sin, out,
         x.stride(0), x.stride(1), x.stride(2), out.stride(0), out.stride(1), out.stride(2),
         cos.stride(0) if cos.shape[0] > 1 else 0, cos.stride(1),
         sin.stride(0) if sin.shape[0] > 1 else 0, sin.stride(1),
-        length, heads, half, rest,
-        HEADS=heads_block, HALF=block, REST=triton.next_power_of_2(rest) if rest else 0,
+        n_rows, length, heads,
+        HALF=half, BLOCK=triton.next_power_of_2(half),
+        REST=rest, REST_BLOCK=triton.next_power_of_2(rest) if rest else 0, HEADS=HEADS,
         enable_fp_fusion=False,  # a product that is added at once would not be rounded
     )  # fmt: skip
     return out
@@ -278,35 +279,35 @@ def _attention(
     tl.store(place, (found / total[:, None]).to(out.dtype.element_ty), mask=there)
 
 
-@triton.jit(do_not_specialize=["length", "n_heads"])
+@triton.jit(do_not_specialize=["n_rows", "length", "n_heads"])
 def _rotary(
     x, cos, sin, out,
     x_text, x_head, x_token, out_text, out_head, out_token,
     cos_text, cos_token, sin_text, sin_token,
-    length, n_heads, half, rest,
-    HEADS: tl.constexpr, HALF: tl.constexpr, REST: tl.constexpr,
+    n_rows, length, n_heads,
+    HALF: tl.constexpr, BLOCK: tl.constexpr, REST: tl.constexpr, REST_BLOCK: tl.constexpr,
+    HEADS: tl.constexpr,
 ):  # fmt: skip
-    program = tl.program_id(0)
-    text, token = (program // length).to(tl.int64), (program % length).to(tl.int64)
-    heads, columns = tl.arange(0, HEADS)[:, None], tl.arange(0, HALF)[None, :]
-    wide = columns < half
-    cos += text * cos_text + token * cos_token
-    sin += text * sin_text + token * sin_token
-    cos_left = tl.load(cos + columns, mask=wide, other=0.0).to(tl.float32)
-    cos_right = tl.load(cos + half + columns, mask=wide, other=0.0).to(tl.float32)
-    sin_left = tl.load(sin + columns, mask=wide, other=0.0).to(tl.float32)
-    sin_right = tl.load(sin + half + columns, mask=wide, other=0.0).to(tl.float32)
-    x += text * x_text + token * x_token + heads * x_head
-    out += text * out_text + token * out_token + heads * out_head
-    there = (heads < n_heads) & wide
+    rows = tl.program_id(0).to(tl.int64) * HEADS + tl.arange(0, HEADS)  # heads of tokens of texts
+    head, token, text = rows % n_heads, rows // n_heads % length, rows // n_heads // length
+    x += (text * x_text + token * x_token + head * x_head)[:, None]
+    out += (text * out_text + token * out_token + head * out_head)[:, None]
+    columns = tl.arange(0, BLOCK)[None, :]
+    there = (rows < n_rows)[:, None] & (columns < HALF)
+    cos += (text * cos_text + token * cos_token)[:, None] + columns
+    sin += (text * sin_text + token * sin_token)[:, None] + columns
+    cos_left = tl.load(cos, mask=there, other=0.0).to(tl.float32)
+    cos_right = tl.load(cos + HALF, mask=there, other=0.0).to(tl.float32)
+    sin_left = tl.load(sin, mask=there, other=0.0).to(tl.float32)
+    sin_right = tl.load(sin + HALF, mask=there, other=0.0).to(tl.float32)
     left = tl.load(x + columns, mask=there, other=0.0).to(tl.float32)
-    right = tl.load(x + half + columns, mask=there, other=0.0).to(tl.float32)
+    right = tl.load(x + HALF + columns, mask=there, other=0.0).to(tl.float32)
     kind = out.dtype.element_ty
     new_left = (left * cos_left).to(kind).to(tl.float32) - (right * sin_left).to(kind).to(tl.float32)
     new_right = (right * cos_right).to(kind).to(tl.float32) + (left * sin_right).to(kind).to(tl.float32)
     tl.store(out + columns, new_left.to(kind), mask=there)
-    tl.store(out + half + columns, new_right.to(kind), mask=there)
+    tl.store(out + HALF + columns, new_right.to(kind), mask=there)
     if REST:
-        behind = tl.arange(0, REST)[None, :]
-        kept = (heads < n_heads) & (behind < rest)
-        tl.store(out + 2 * half + behind, tl.load(x + 2 * half + behind, mask=kept), mask=kept)
+        behind = 2 * HALF + tl.arange(0, REST_BLOCK)[None, :]
+        kept = (rows < n_rows)[:, None] & (behind < 2 * HALF + REST)
+        tl.store(out + behind, tl.load(x + behind, mask=kept), mask=kept)
