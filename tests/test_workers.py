@@ -432,7 +432,7 @@ def test_small_models_share_a_gpu_and_one_of_them_computes(store):
         assert is_shared
         assert is_beside
         assert free_locks(store, "cuda-1") == (turns.PLACES - 2, True)
-        with on_gpu.compute():
+        with on_gpu.compute(SMALL):
             assert free_locks(store, "cuda-1") == (turns.PLACES - 2, False)
         assert free_locks(store, "cuda-0") == (turns.PLACES, True)
     assert free_locks(store, "cuda-1") == (turns.PLACES, True)
@@ -489,28 +489,53 @@ def test_a_large_model_that_waits_comes_before_small_ones_that_ask_later(store):
     assert order == [LARGE, SMALL]
 
 
+@pytest.mark.parametrize("sizes", [(SMALL, SMALL), (MIDDLE, MIDDLE), (MIDDLE, SMALL)])
 @pytest.mark.usefixtures("two_gpus")
-def test_who_waits_to_compute_comes_before_who_computed_last(store):
-    order = []
+def test_who_waits_to_compute_comes_before_who_computed_last(sizes, store):
+    order, first, second = [], *sizes
 
-    def compute(name):
-        with turns.turns_on(store, "cuda:1").compute():
+    def compute(name, size):
+        with turns.turns_on(store, "cuda:1").compute(size):
             order.append(name)
 
-    waiting = store.lock("cuda-1-next")
-    threads = [threading.Thread(target=compute, args=(name,)) for name in ("waits", "computed last")]
-    with turns.turns_on(store, "cuda:1").compute():
-        threads[0].start()
-        begun = time.monotonic()
-        while acquired(waiting):
-            waiting.release()
-            assert time.monotonic() - begun < 60, "who waits does not say so"
-        threads[1].start()
-        threads[1].join(0.2)
+    waits = threading.Thread(target=compute, args=("waits", first))
+    computed_last = threading.Thread(target=compute, args=("computed last", second))
+    with turns.turns_on(store, "cuda:1").compute(second):
+        waits.start()
+        wait_until_held(store, "cuda-1-small-next" if first == SMALL else "cuda-1-large-next")
+        computed_last.start()
+        computed_last.join(0.2)
         assert order == []
-    for thread in threads:
-        thread.join()
+    waits.join()
+    computed_last.join()
     assert order == ["waits", "computed last"]
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_a_large_model_computes_before_small_ones_that_have_waited_for_longer(store):
+    order = []
+
+    def compute(size):
+        with turns.turns_on(store, "cuda:1").compute(size):
+            order.append(size)
+
+    small, large = (threading.Thread(target=compute, args=(size,)) for size in (SMALL, MIDDLE))
+    with turns.turns_on(store, "cuda:1").compute(SMALL):
+        small.start()
+        wait_until_held(store, "cuda-1-small-next")
+        large.start()
+        large.join(0.2)
+        assert order == []
+    small.join()
+    large.join()
+    assert order == [MIDDLE, SMALL]
+
+
+def wait_until_held(store, name: str) -> None:
+    lock, begun = store.lock(name), time.monotonic()
+    while acquired(lock):
+        lock.release()
+        assert time.monotonic() - begun < 60, "who waits does not say so"
 
 
 @pytest.mark.usefixtures("two_gpus")
@@ -526,7 +551,7 @@ def test_of_large_models_one_is_read_ahead_on_a_gpu(store):
 @pytest.mark.usefixtures("two_gpus")
 def test_a_model_that_is_spread_has_all_gpus(store):
     spread = turns.turns_on(store, "gpus")
-    with spread.place(SMALL) as is_shared, spread.compute():
+    with spread.place(SMALL) as is_shared, spread.compute(SMALL):
         assert not is_shared
         assert [free_locks(store, gpu) for gpu in ("cuda-0", "cuda-1")] == [(0, False)] * 2
     with turns.turns_on(store, "cpu").place(LARGE) as is_shared:

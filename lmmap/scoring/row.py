@@ -175,7 +175,7 @@ class _Attempt:
         places = noise_places(len(self.texts))
         with self.clock.counting("place"):
             model = self.checkpoint.on(self.device, precision)
-        with self.clock.waiting(self.turns.compute()):
+        with self.clock.waiting(self.turns.compute(self.checkpoint.n_parameters)):
             return self._compute(model, places, precision, token_budget, may_promote=may_promote)
 
     def _compute(

@@ -303,7 +303,7 @@ class Sweep:
             return not self.store.is_done(row_id) and self.store.at_work(row_id).offered().get("plan") == plan
 
         shared = HelpersWork(job, parts, pace, self.on_progress, is_wanted)
-        with closing(shared) as work, self.turns.compute():
+        with closing(shared) as work, self.turns.compute(checkpoint.n_parameters):
             for number, values in score_batches(model, job.sequences, job.batches, work.numbers()):
                 work.keep(number, values)
 

@@ -44,8 +44,14 @@ class Turns:
         """
         return nullcontext(False)
 
-    def compute(self) -> AbstractContextManager[None]:
-        """Be the one process that computes."""
+    def compute(self, n_parameters: int | None) -> AbstractContextManager[None]:
+        """Be the one process that computes.
+
+        Parameters
+        ----------
+        n_parameters : int or None
+            Of the model, as in `place`.
+        """
         return nullcontext()
 
 
@@ -55,8 +61,9 @@ class TurnsOnGPUs(Turns):
     Models share a GPU as far as its memory goes, so that one is placed while another is scored; they compute
     one after another, for kernels of two processes slow each other down more than they fill the GPU. How much
     memory a model is given depends on nothing but itself and the GPU: what else is there never changes how a
-    row is scored. A model that waits for its memory lets none in before it, however small, and who waits to
-    compute comes before who computed last: a long row must not be left for the end. Main memory holds a copy
+    row is scored. A model that waits for its memory lets none in before it, however small. To compute, models
+    that take more than one place come first, for a long row must not be left for the end; and of the large
+    ones, as of the small, who waits comes before who computed last. Main memory holds a copy
     in 16 bits of all that have places, a quarter of the GPU's memory at most, and of models that take more
     than one place a single one that is read ahead.
 
@@ -72,7 +79,8 @@ class TurnsOnGPUs(Turns):
         names = sorted(map(name_of, gpus))  # always in one order: who waits for the last one holds the others
         self._places = [store.lock(f"{name}-{place}") for name in names for place in range(PLACES)]
         self._entering = [store.lock(f"{name}-entering") for name in names]
-        self._next = [store.lock(f"{name}-next") for name in names]
+        self._large_next = [store.lock(f"{name}-large-next") for name in names]
+        self._small_next = [store.lock(f"{name}-small-next") for name in names]
         self._computing = [store.lock(name) for name in names]
         self._reading = [store.lock(f"{name}-reading") for name in names]
         self._memory = memory_of(gpus[0]) if len(gpus) == 1 else 0
@@ -96,12 +104,30 @@ class TurnsOnGPUs(Turns):
             yield wanted < len(self._places)
 
     @contextmanager
-    def compute(self) -> Iterator[None]:
+    def compute(self, n_parameters: int | None) -> Iterator[None]:
         """As `Turns.compute`."""
         with ExitStack() as held:
-            with _all_of(self._next):
-                held.enter_context(_all_of(self._computing))
+            if self._n_places(n_parameters) > 1:
+                with _all_of(self._large_next):
+                    held.enter_context(_all_of(self._computing))
+            else:
+                with _all_of(self._small_next):
+                    held.enter_context(self._computing_after_the_large())
             yield
+
+    @contextmanager
+    def _computing_after_the_large(self) -> Iterator[None]:
+        (computing,) = self._computing  # a small model is on one GPU
+        while True:
+            with _all_of(self._large_next):  # held by who waits
+                taken = acquired(computing)
+            if taken:
+                break
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        try:
+            yield
+        finally:
+            computing.release()
 
     def _n_places(self, n_parameters: int | None) -> int:
         """All of them for a model of unknown size, or one that is spread."""
