@@ -189,8 +189,10 @@ def _head_size(model: Any) -> int | None:  # noqa: ANN401
     config = model.config.get_text_config(decoder=True)
     if getattr(config, "_attn_implementation", None) != "sdpa":
         return None
-    hidden, heads = (getattr(config, name, None) for name in ("hidden_size", "num_attention_heads"))
-    size = getattr(config, "head_dim", None) or (hidden // heads if hidden and heads else None)
+    try:
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    except Exception:  # there are none, or they differ by layer
+        return None
     return size if isinstance(size, int) and size <= WIDEST else None
 
 
