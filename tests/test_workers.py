@@ -531,11 +531,67 @@ def test_a_large_model_computes_before_small_ones_that_have_waited_for_longer(st
     assert order == [MIDDLE, SMALL]
 
 
+@pytest.mark.usefixtures("two_gpus")
+def test_behind_a_large_model_no_more_than_one_small_one_waits(store):
+    here, elsewhere = turns.turns_on(store, "cuda:1"), turns.turns_on(store, "cuda:0")
+    other = turns.turns_on(store, "cuda:1")
+
+    def compute():
+        with other.compute(SMALL):
+            pass
+
+    small = threading.Thread(target=compute)
+    with turns.turns_on(store, "cuda:1").compute(MIDDLE):
+        assert not here.is_crowded()
+        small.start()
+        wait_until_held(store, "cuda-1-small-next")
+        assert here.is_crowded()
+        assert not elsewhere.is_crowded()
+    small.join()
+    assert not here.is_crowded()
+    assert not turns.turns_on(store, "cpu").is_crowded()
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_behind_small_models_any_number_waits(store):
+    other = turns.turns_on(store, "cuda:1")
+
+    def compute():
+        with other.compute(SMALL):
+            pass
+
+    small = threading.Thread(target=compute)
+    with turns.turns_on(store, "cuda:1").compute(SMALL):
+        small.start()
+        wait_until_held(store, "cuda-1-small-next")
+        time.sleep(5 * turns.SECONDS_BETWEEN_LOOKS)
+        looks = [turns.turns_on(store, "cuda:1").is_crowded() for _ in range(3)]
+    small.join()
+    assert not all(looks)  # who waits looks whether a large one does
+
+
 def wait_until_held(store, name: str) -> None:
     lock, begun = store.lock(name), time.monotonic()
     while acquired(lock):
         lock.release()
         assert time.monotonic() - begun < 60, "who waits does not say so"
+
+
+def test_on_a_crowded_device_no_row_is_taken_until_there_is_room(store, specs, monkeypatch):
+    done_when_asked = []
+
+    class Crowded(Turns):
+        def is_crowded(self) -> bool:
+            done_when_asked.append(len(list(store.path.glob("scores/*"))))
+            return len(done_when_asked) <= 9
+
+    monkeypatch.setattr(sweep, "turns_on", lambda *_: Crowded())
+    monkeypatch.setattr(sweep, "SECONDS_BETWEEN_LOOKS", 0.01)
+    told = []
+    assert score_models(store, specs, on_progress=lambda p: told.append(p.state), **SETTINGS) == {}
+    assert done_when_asked[:10] == [0] * 10
+    assert told[0] == "waiting"
+    assert store.status()["state"].tolist() == ["done"] * len(specs)
 
 
 @pytest.mark.usefixtures("two_gpus")

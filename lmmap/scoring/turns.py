@@ -54,6 +54,10 @@ class Turns:
         """
         return nullcontext()
 
+    def is_crowded(self) -> bool:
+        """Whether a row taken now would wait for long on the device, so that others had better take it."""
+        return False
+
 
 class TurnsOnGPUs(Turns):
     """Turns on one GPU, or on all GPUs that a model is spread over.
@@ -63,7 +67,8 @@ class TurnsOnGPUs(Turns):
     memory a model is given depends on nothing but itself and the GPU: what else is there never changes how a
     row is scored. A model that waits for its memory lets none in before it, however small. To compute, models
     that take more than one place come first, for a long row must not be left for the end; and of the large
-    ones, as of the small, who waits comes before who computed last. Main memory holds a copy
+    ones, as of the small, who waits comes before who computed last. While a large one computes, no more than
+    one small model waits for it: the rest is left to other GPUs. Main memory holds a copy
     in 16 bits of all that have places, a quarter of the GPU's memory at most, and of models that take more
     than one place a single one that is read ahead.
 
@@ -79,6 +84,7 @@ class TurnsOnGPUs(Turns):
         names = sorted(map(name_of, gpus))  # always in one order: who waits for the last one holds the others
         self._places = [store.lock(f"{name}-{place}") for name in names for place in range(PLACES)]
         self._entering = [store.lock(f"{name}-entering") for name in names]
+        self._large = [store.lock(f"{name}-large") for name in names]
         self._large_next = [store.lock(f"{name}-large-next") for name in names]
         self._small_next = [store.lock(f"{name}-small-next") for name in names]
         self._computing = [store.lock(name) for name in names]
@@ -109,11 +115,16 @@ class TurnsOnGPUs(Turns):
         with ExitStack() as held:
             if self._n_places(n_parameters) > 1:
                 with _all_of(self._large_next):
-                    held.enter_context(_all_of(self._computing))
+                    held.enter_context(_all_of([*self._computing, *self._large]))
             else:
                 with _all_of(self._small_next):
                     held.enter_context(self._computing_after_the_large())
             yield
+
+    def is_crowded(self) -> bool:
+        """As `Turns.is_crowded`."""
+        is_large = _any_held(self._large) or _any_held(self._large_next)
+        return is_large and _any_held(self._small_next)
 
     @contextmanager
     def _computing_after_the_large(self) -> Iterator[None]:
@@ -195,3 +206,11 @@ def _any_of(locks: Sequence[Lock]) -> Any:  # noqa: ANN401
             if acquired(lock):
                 return lock
         time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _any_held(locks: Sequence[Lock]) -> bool:
+    for lock in locks:
+        if not acquired(lock):
+            return True
+        lock.release()
+    return False
