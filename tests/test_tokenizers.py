@@ -95,8 +95,9 @@ def test_any_text_is_cut_rightly_or_refused_by_name(kind, text):
     assert len(ids) == len(ends)
     check_byte_ends(text, ends)
     if kind not in LOSING and not text.startswith(" ") and not tokenized.special_hits[0]:
-        assert ends[-1] == len(text.encode())
         assert bool(tokenized.lossy) == (tokenizer.decode(ids.tolist()) != text)
+        if kind != "SlowPieces" or not tokenized.lossy:  # it takes a "▁" of the text for a blank
+            assert ends[-1] == len(text.encode())
     if kind not in LOSING | SLOW:
         assert (ends >= 0).all()
 

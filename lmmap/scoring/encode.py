@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -224,12 +223,17 @@ def _cut(
                     f"text {i + 1} ({text[:40]!r}) cannot be cut by {name}: {reason}"
                 ) from reason
         raise
-    with suppress(TypeError):
-        if all(rows):
-            return rows, np.fromiter(chain.from_iterable(rows), dtype=np.int32)
-    i = next(i for i, row in enumerate(rows) if not row or None in row)
-    what = "tokens without an id" if rows[i] else "no tokens"
-    raise InputError(f"text {i + 1} ({texts[i][:40]!r}) has {what} for {name}; remove it")
+    odd = {i: "no tokens" for i, row in enumerate(rows) if not row}
+    try:
+        flat = np.fromiter(chain.from_iterable(rows), dtype=np.int32)
+    except TypeError:
+        odd |= {i: "tokens without an id" for i, row in enumerate(rows) if None in row}
+        if not odd:
+            raise
+    if odd:
+        i = min(odd)
+        raise InputError(f"text {i + 1} ({texts[i][:40]!r}) has {odd[i]} for {name}; remove it")
+    return rows, flat
 
 
 def _call(tokenizer: Any, texts: Sequence[str], special_tokens: bool, *, spans: bool = False) -> Any:  # noqa: ANN401
