@@ -35,10 +35,12 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--model", required=True, help="folder, .gguf file or Hub id")
     parser.add_argument("--texts", type=Path, required=True, help="text set")
     parser.add_argument("--n-texts", type=int, help="how many of the texts; all by default")
-    parser.add_argument("--round-weights", choices=("bfloat16", "float16"), help="do so beforehand")
+    parser.add_argument("--round-weights", choices=("bfloat16", "float16"), help="of a folder or Hub id")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("-o", "--output", type=Path, help="Markdown file to write")
     given = parser.parse_args(arguments)
+    if given.round_weights and given.model.endswith(".gguf"):
+        parser.error("--round-weights takes a folder or Hub id; save the file's weights as a folder first")
     texts = read_texts(given.texts)
     if given.n_texts is not None:
         step = np.linspace(0, len(texts) - 1, given.n_texts).astype(int)

@@ -257,9 +257,10 @@ def _call(tokenizer: Any, texts: Sequence[str], special_tokens: bool, *, spans: 
 
 def _spells_bytes(tokenizer: Any) -> bool:  # noqa: ANN401
     """Tell whether tokens that are not added ones decode to their own bytes and nothing else."""
-    return (
-        _decodes_by_backend(tokenizer) and type(tokenizer.backend_tokenizer.decoder).__name__ == "ByteLevel"
-    )
+    if not _decodes_by_backend(tokenizer):
+        return False
+    backend = tokenizer.backend_tokenizer
+    return type(backend.decoder).__name__ == "ByteLevel" and "ByteLevel" in repr(backend.pre_tokenizer)
 
 
 def _decodes_by_backend(tokenizer: Any) -> bool:  # noqa: ANN401

@@ -20,10 +20,8 @@ from lmmap.scoring.surroundings import DEVICE_ERRORS
 
 ROTARY = "apply_rotary_pos_emb"  # what nearly every file of transformers' models calls it
 ATTENTION = "scaled_dot_product_attention"  # in torch
-WIDEST, LONGEST = (
-    128,
-    2048,
-)  # dimensions of a head and tokens of a text, up to which the kernel is the faster one
+WIDEST = 128  # dimensions of a head, and
+LONGEST = 1024  # tokens of a text, for which the kernel's tiles are made
 ROUNDINGS = 2  # of the precision, by which a part may differ: a sum in another order may round another way
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": functional.silu,

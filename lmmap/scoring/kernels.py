@@ -118,12 +118,13 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     k, v : (B, groups, T, D) tensors
         Each group serves ``heads / groups`` heads.
     scale : float
-        Of the products, above 0.
+        Of the products.
 
     Returns
     -------
     (B, heads, T, D) tensor
-        Laid out as (B, T, heads, D); not finite where what is attended to is not.
+        Laid out as (B, T, heads, D); not a number where a key is none, and a value that is not finite may
+        spoil its whole tile.
 
     Notes
     -----

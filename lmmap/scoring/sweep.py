@@ -174,8 +174,14 @@ class Sweep:
         waiting = sorted(self.specs, key=_size, reverse=True)
         told = False
         while waiting := [s for s in waiting if not is_settled(self.store, s.row_id, self.launch)]:
-            taken = [self._take(spec) for spec in waiting]
-            if any(taken) or (not self.turns.is_crowded() and any(self._help(spec) for spec in waiting)):
+            taken = False
+            for spec in waiting:
+                if self.turns.is_crowded():
+                    break
+                taken |= self._take(spec)
+            else:
+                taken = taken or any(self._help(spec) for spec in waiting)
+            if taken:
                 told = False
                 continue
             if not told:
@@ -184,9 +190,7 @@ class Sweep:
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
     def _take(self, spec: ModelSpec) -> bool:
-        """Score a row, if nobody else does or has, or would sooner."""
-        if self.turns.is_crowded():
-            return False
+        """Score a row, if nobody else does or has."""
         with self.store.claim(spec.row_id) as mine:
             free = mine and not is_settled(self.store, spec.row_id, self.launch)
             free = free and self.store.at_work(spec.row_id).n_crashes(self.launch) < MOST_CRASHES

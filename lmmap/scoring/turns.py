@@ -67,8 +67,8 @@ class TurnsOnGPUs(Turns):
     memory a model is given depends on nothing but itself and the GPU: what else is there never changes how a
     row is scored. A model that waits for its memory lets none in before it, however small. To compute, models
     that take more than one place come first, for a long row must not be left for the end; and of the large
-    ones, as of the small, who waits comes before who computed last. While a large one computes, no more than
-    one small model waits for it: the rest is left to other GPUs. Main memory holds a copy
+    ones, as of the small, who waits comes before who computed last. While a large one computes and a small
+    one waits for it, further rows are left to other GPUs. Main memory holds a copy
     in 16 bits of all that have places, a quarter of the GPU's memory at most, and of models that take more
     than one place a single one that is read ahead.
 
@@ -123,8 +123,7 @@ class TurnsOnGPUs(Turns):
 
     def is_crowded(self) -> bool:
         """As `Turns.is_crowded`."""
-        is_large = _any_held(self._large) or _any_held(self._large_next)
-        return is_large and _any_held(self._small_next)
+        return _any_held(self._large) and _any_held(self._small_next)
 
     @contextmanager
     def _computing_after_the_large(self) -> Iterator[None]:
