@@ -19,6 +19,7 @@ from lmmap.scoring.fused import Fused, has_kernels
 from lmmap.scoring.stub import NoStubError, Stub, decoders_run
 from lmmap.scoring.surroundings import (
     DEVICE_ERRORS,
+    HALF,
     attention_without_plans,
     options_of,
     plain_state,
@@ -31,7 +32,6 @@ LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**28}  # 4 MiB stay in a cache; a GPU w
 FEWEST_ROWS = 256  # so that a large vocabulary's weights are not read for a few rows at a time
 MOST_ROWS = 2**14  # some models prepare a mask of rows x rows on the way to their head
 PROBE_TOKENS = 8
-HALF = (torch.float16, torch.bfloat16)
 FUSED_TOLERANCE = 0.1  # nats, of a log-probability; the row's noise is measured besides
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lmmap.scoring.functions import Replacement, files_of, replaced
-from lmmap.scoring.surroundings import DEVICE_ERRORS
+from lmmap.scoring.surroundings import DEVICE_ERRORS, HALF
 
 ROTARY = "apply_rotary_pos_emb"  # what nearly every file of transformers' models calls it
 ATTENTION = "scaled_dot_product_attention"  # in torch
@@ -219,7 +219,7 @@ def _is_plain(query: Tensor, key: Tensor, value: Tensor, size: int, *, shared: b
         and (groups == heads or (shared and heads % groups == 0))
         and length <= LONGEST
         and query.dtype == key.dtype == value.dtype
-        and query.dtype in (torch.float16, torch.bfloat16)
+        and query.dtype in HALF
         and all(t.stride(-1) == 1 for t in (query, key, value))
     )
 

@@ -17,10 +17,10 @@ from lmmap.files import DISK_FULL
 from lmmap.models import ModelSpec
 from lmmap.scoring.adapter import with_adapter
 from lmmap.scoring.causal import refusal
-from lmmap.scoring.forward import HALF, LoadedModel
+from lmmap.scoring.forward import LoadedModel
 from lmmap.scoring.functions import own_types
 from lmmap.scoring.source import commit, stored_dtype, where
-from lmmap.scoring.surroundings import DEVICE_ERRORS
+from lmmap.scoring.surroundings import DEVICE_ERRORS, HALF
 
 SPREAD = "gpus"  # the device of a model that is larger than one GPU
 DEFAULT_DTYPE = {"cpu": "float32", "cuda": "float16"}

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lmmap.scoring.surroundings import HALF
+
 
 class NoStubError(Exception):
     """The head of this model cannot be run on chosen rows."""
@@ -84,7 +86,7 @@ class Stub:
             output[next(iter(output.keys()))] = hidden
         patches: list[tuple[Any, Any]] = [(self.decoder, lambda *_args, **_options: output)]
         layer = self.model.get_output_embeddings()
-        if self.model.dtype in (torch.float16, torch.bfloat16) and isinstance(layer, torch.nn.Linear):
+        if self.model.dtype in HALF and isinstance(layer, torch.nn.Linear):
             wide = self._float32_head if layer.weight.device.type == "cpu" else None
             patches.append((layer, lambda x: _linear_float32(layer, x, wide)))
         former = [(module, module.__dict__.get("forward")) for module, _ in patches]

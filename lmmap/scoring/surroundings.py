@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+HALF = (torch.float16, torch.bfloat16)
 DEVICE_ERRORS = (torch.OutOfMemoryError, torch.AcceleratorError)  # of the machine, not of the model
 
 
